@@ -1,0 +1,69 @@
+"""The SDK of statefun-ray: what the author of stateful functions imports.
+
+The names and rules are those of the official StateFun Python SDK; see the guide for what
+is better. Only protobuf and the standard library are needed to import it.
+"""
+
+from __future__ import annotations
+
+from statefun_sdk.address import SdkAddress
+from statefun_sdk.context import Context
+from statefun_sdk.errors import (
+    StateFunError,
+    UndecodableValueError,
+    UnknownFunctionError,
+    UserError,
+    UserTypeError,
+    UserValueError,
+)
+from statefun_sdk.functions import BoundFunction, StatefulFunctions
+from statefun_sdk.messages import EgressMessage, Message, egress_message_builder, message_builder
+from statefun_sdk.specs import ValueSpec
+from statefun_sdk.types import (
+    BoolType,
+    DoubleType,
+    FloatType,
+    IntType,
+    JsonType,
+    LongType,
+    StringType,
+    Type,
+    TypedValue,
+    TypeSerializer,
+    json_typenames,
+    make_json_type,
+    make_protobuf_type,
+    simple_type,
+)
+
+__all__ = [
+    "BoolType",
+    "BoundFunction",
+    "Context",
+    "DoubleType",
+    "EgressMessage",
+    "FloatType",
+    "IntType",
+    "UserTypeError",
+    "UserValueError",
+    "JsonType",
+    "LongType",
+    "Message",
+    "SdkAddress",
+    "StateFunError",
+    "StatefulFunctions",
+    "StringType",
+    "Type",
+    "TypeSerializer",
+    "TypedValue",
+    "UndecodableValueError",
+    "UnknownFunctionError",
+    "UserError",
+    "ValueSpec",
+    "egress_message_builder",
+    "json_typenames",
+    "make_json_type",
+    "make_protobuf_type",
+    "message_builder",
+    "simple_type",
+]

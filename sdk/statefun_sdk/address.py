@@ -1,0 +1,129 @@
+"""Addresses of function instances, as user code sees them.
+
+An address is a function typename (``namespace/name``) and an id. The hot path passes the
+two strings around; ``SdkAddress`` is built only when user code asks for one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from statefun_sdk.errors import UserTypeError, UserValueError
+
+# Prefixes of namespaces that the runtime keeps for itself: reply addresses of the HTTP
+# ingress, and the tables of its own that share the keyed store with user state.
+_RESERVED_NAMESPACES = ("statefun-ray.reply", "~")
+
+
+@dataclass(frozen=True, slots=True)
+class SdkAddress:
+    """One function instance.
+
+    Attributes:
+        namespace: the part of the typename before its last slash.
+        name: the part after it.
+        id: which instance of that function.
+        typename: ``namespace/name``.
+    """
+
+    namespace: str
+    name: str
+    id: str
+    typename: str
+
+    @classmethod
+    def of(cls, typename: str, id: str) -> SdkAddress:
+        """Return the address of instance ``id`` of the function ``typename``.
+
+        Raises:
+            UserValueError: ``typename`` has no slash.
+        """
+        namespace, name = split_typename(typename)
+        return cls(namespace, name, id, typename)
+
+
+def split_typename(typename: str) -> tuple[str, str]:
+    """Return namespace and name of a function or egress typename.
+
+    The last slash splits, as in every StateFun SDK, so ``a/b/c`` is ``c`` in ``a/b``.
+
+    Raises:
+        UserValueError: there is no slash.
+    """
+    namespace, slash, name = typename.rpartition("/")
+    if not slash:
+        raise UserValueError(f"typename {typename!r} has no slash; write it as 'namespace/name'")
+    return namespace, name
+
+
+def check_function_typename(typename: object) -> str:
+    """Return ``typename`` if a function may be bound to it.
+
+    Raises:
+        UserTypeError: it is not a string.
+        UserValueError: it is not ``namespace/name`` with exactly one slash and two non-empty
+            parts (the HTTP routes and module files can name no other), or the namespace
+            is reserved for the runtime.
+    """
+    text = check_qualified(typename, "function typename")
+    namespace = text.partition("/")[0]
+    if namespace == _RESERVED_NAMESPACES[0] or namespace.startswith(_RESERVED_NAMESPACES[1]):
+        raise UserValueError(
+            f"function typename {text!r}: the namespace {namespace!r} is reserved for the "
+            f"runtime; choose another"
+        )
+    return text
+
+
+def check_qualified(typename: object, what: str) -> str:
+    """Return ``typename`` if it is ``namespace/name`` with exactly one slash.
+
+    Args:
+        typename: what to check.
+        what: how the error text calls it.
+
+    Raises:
+        UserTypeError: it is not a string.
+        UserValueError: it is empty, or does not have exactly two non-empty parts.
+    """
+    if not isinstance(typename, str):
+        raise UserTypeError(f"{what} must be a str like 'namespace/name', not {typename!r}")
+    parts = typename.split("/")
+    if len(parts) != 2 or not all(parts):
+        raise UserValueError(f"{what} {typename!r} must be 'namespace/name': one slash, two non-empty parts")
+    if not _is_utf8(typename):
+        raise UserValueError(
+            f"{what} {typename!r} cannot be encoded as UTF-8; remove the surrogate characters"
+        )
+    return typename
+
+
+def check_id(target_id: object) -> str:
+    """Return ``target_id`` if it can be the id of a function instance.
+
+    Raises:
+        UserTypeError: it is not a string.
+        UserValueError: it is empty or cannot be encoded as UTF-8 (an id is hashed and stored
+            as UTF-8, so one that cannot be encoded has no place to live).
+    """
+    if not isinstance(target_id, str):
+        raise UserTypeError(
+            f"target id must be a str, not {type(target_id).__name__} {target_id!r}; convert it with str(...)"
+        )
+    if not target_id:
+        raise UserValueError("target id is empty; name the instance the message is for")
+    if not _is_utf8(target_id):
+        raise UserValueError(
+            f"target id {target_id!r} cannot be encoded as UTF-8; remove the surrogate characters"
+        )
+    return target_id
+
+
+def _is_utf8(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

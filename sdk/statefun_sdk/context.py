@@ -1,0 +1,198 @@
+"""``Context``: what a function sees of its surroundings, and where its effects go.
+
+A context records and performs nothing. The runtime takes the buffers when the call has
+returned, and discards them when it raised: effects are applied all together or not at all.
+
+One context serves many calls, one after another; do not keep it beyond the call. Calls
+of async functions that overlap each have a context of their own.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from statefun_sdk.address import SdkAddress, split_typename
+from statefun_sdk.errors import UserTypeError, UserValueError
+from statefun_sdk.messages import EgressMessage, Message
+from statefun_sdk.storage import Storage
+
+# (target typename, target id, value typename, value)
+Send = tuple[str, str, str, bytes | None]
+# ("send", delay_ms, token, target typename, target id, value typename, value), token "" = none;
+# or ("cancel", token)
+Delayed = tuple[str, int, str, str, str, str, bytes | None] | tuple[str, str]
+# (egress typename, value typename, value)
+Egress = tuple[str, str, bytes | None]
+
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+class Context:
+    """The running instance, its caller, its storage, and the effects it asks for.
+
+    Attributes:
+        storage: the states of the instance, one attribute per ``ValueSpec``.
+    """
+
+    __slots__ = (
+        "_address",
+        "_caller",
+        "_caller_id",
+        "_caller_type",
+        "_delayed",
+        "_egress",
+        "_id",
+        "_sends",
+        "_typename",
+        "storage",
+    )
+
+    storage: Any  # a generated class: its attributes are not known to a type checker
+
+    def __init__(self, typename: str, storage: Storage) -> None:
+        """Serve the function ``typename``; ``_begin`` names the instance."""
+        self._typename = typename
+        self.storage = storage
+        self._id = ""
+        self._caller_type = ""
+        self._caller_id = ""
+        self._address: SdkAddress | None = None
+        self._caller: SdkAddress | None = None
+        self._sends: list[Send] = []
+        self._delayed: list[Delayed] = []
+        self._egress: list[Egress] = []
+
+    # -- for the function ---------------------------------------------------------------
+
+    @property
+    def address(self) -> SdkAddress:
+        """The instance that is running."""
+        address = self._address
+        if address is None:
+            address = self._address = SdkAddress.of(self._typename, self._id)
+        return address
+
+    @property
+    def caller(self) -> SdkAddress | None:
+        """The instance that sent the message, None if it came from an ingress."""
+        caller = self._caller
+        if caller is None and self._caller_type:
+            caller = self._caller = SdkAddress.of(self._caller_type, self._caller_id)
+        return caller
+
+    def send(self, message: Message) -> None:
+        """Send ``message`` when this call has succeeded.
+
+        Raises:
+            UserTypeError: it is not a ``Message``.
+            UserValueError: its target typename has no slash.
+        """
+        if type(message) is not Message:
+            _check_is_message(message)
+        target_typename = message.target_typename
+        if "/" not in target_typename:
+            split_typename(target_typename)
+        self._sends.append((target_typename, message.target_id, message._value_typename, message._value))
+
+    def send_after(self, duration: timedelta, message: Message, cancellation_token: str | None = "") -> None:
+        """Send ``message`` some time after this call has succeeded.
+
+        Args:
+            duration: how long after, in whole milliseconds (the rest is cut off).
+            message: what to send.
+            cancellation_token: names the message for ``cancel_delayed_message``; it must be
+                unique among the pending ones of this id. None or "" for no token.
+
+        Raises:
+            UserTypeError: an argument is of the wrong Python type.
+            UserValueError: the duration is negative, or the target typename has no slash.
+        """
+        if type(message) is not Message:
+            _check_is_message(message)
+        split_typename(message.target_typename)
+        self._delayed.append(
+            (
+                "send",
+                _delay_ms(duration),
+                _checked_token(cancellation_token or ""),
+                message.target_typename,
+                message.target_id,
+                message._value_typename,
+                message._value,
+            )
+        )
+
+    def cancel_delayed_message(self, cancellation_token: str) -> None:
+        """Cancel the delayed message with this token, if it is still pending.
+
+        Raises:
+            UserTypeError: the token is not a str.
+            UserValueError: the token is empty.
+        """
+        token = _checked_token(cancellation_token)
+        if not token:
+            raise UserValueError(
+                "the cancellation token is empty; pass the token that was given to send_after"
+            )
+        self._delayed.append(("cancel", token))
+
+    def send_egress(self, message: EgressMessage) -> None:
+        """Hand ``message`` to its egress when this call has succeeded.
+
+        Raises:
+            UserTypeError: it is not an ``EgressMessage``.
+            UserValueError: the typename of the egress has no slash.
+        """
+        _check_is_egress_message(message)
+        if "/" not in message.typename:
+            split_typename(message.typename)
+        self._egress.append((message.typename, message._value_typename, message._value))
+
+    # -- for the runtime ----------------------------------------------------------------
+
+    def _begin(self, id: str, caller_type: str, caller_id: str) -> None:
+        """Turn context and storage to instance ``id``; caller type "" means no caller."""
+        self.storage._id = self._id = id
+        self._caller_type = caller_type
+        self._caller_id = caller_id
+        self._address = self._caller = None
+
+    def _discard(self) -> None:
+        """Forget all effects, those of the storage too. Buffers taken before are left as they are."""
+        if self._sends:
+            self._sends = []
+        if self._delayed:
+            self._delayed = []
+        if self._egress:
+            self._egress = []
+        self.storage._discard()
+
+
+def _check_is_message(message: object) -> None:
+    if isinstance(message, Message):
+        return
+    advice = "; egress records go through send_egress(...)" if isinstance(message, EgressMessage) else ""
+    raise UserTypeError(f"a Message is needed, not {message!r}{advice}")
+
+
+def _check_is_egress_message(message: object) -> None:
+    if isinstance(message, EgressMessage):
+        return
+    advice = "; messages to functions go through send(...)" if isinstance(message, Message) else ""
+    raise UserTypeError(f"an EgressMessage is needed, not {message!r}{advice}")
+
+
+def _checked_token(token: object) -> str:
+    if not isinstance(token, str):
+        raise UserTypeError(f"the cancellation token must be a str, not {token!r}")
+    return token
+
+
+def _delay_ms(duration: object) -> int:
+    if not isinstance(duration, timedelta):
+        raise UserTypeError(f"the delay must be a timedelta, not {duration!r}")
+    delay_ms = duration // _MILLISECOND
+    if delay_ms < 0:
+        raise UserValueError(f"the delay is {duration}; it cannot be negative")
+    return delay_ms
