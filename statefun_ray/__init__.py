@@ -18,20 +18,30 @@ if TYPE_CHECKING:
     from statefun_ray.api import open_checkpoint as open_checkpoint
     from statefun_ray.api import run as run
     from statefun_sdk import BoolType as BoolType
+    from statefun_sdk import BoundFunction as BoundFunction
     from statefun_sdk import Context as Context
     from statefun_sdk import DoubleType as DoubleType
     from statefun_sdk import EgressMessage as EgressMessage
     from statefun_sdk import FloatType as FloatType
     from statefun_sdk import IntType as IntType
+    from statefun_sdk import JsonType as JsonType
     from statefun_sdk import LongType as LongType
     from statefun_sdk import Message as Message
     from statefun_sdk import SdkAddress as SdkAddress
     from statefun_sdk import StatefulFunctions as StatefulFunctions
+    from statefun_sdk import StateFunError as StateFunError
     from statefun_sdk import StringType as StringType
     from statefun_sdk import Type as Type
+    from statefun_sdk import TypedValue as TypedValue
     from statefun_sdk import TypeSerializer as TypeSerializer
+    from statefun_sdk import UndecodableValueError as UndecodableValueError
+    from statefun_sdk import UnknownFunctionError as UnknownFunctionError
+    from statefun_sdk import UserError as UserError
+    from statefun_sdk import UserTypeError as UserTypeError
+    from statefun_sdk import UserValueError as UserValueError
     from statefun_sdk import ValueSpec as ValueSpec
     from statefun_sdk import egress_message_builder as egress_message_builder
+    from statefun_sdk import json_typenames as json_typenames
     from statefun_sdk import make_json_type as make_json_type
     from statefun_sdk import make_protobuf_type as make_protobuf_type
     from statefun_sdk import message_builder as message_builder
@@ -41,6 +51,7 @@ __version__ = "0.1.0"
 
 _SDK_NAMES = (
     "StatefulFunctions",
+    "BoundFunction",
     "Context",
     "Message",
     "EgressMessage",
@@ -48,6 +59,7 @@ _SDK_NAMES = (
     "ValueSpec",
     "Type",
     "TypeSerializer",
+    "TypedValue",
     "simple_type",
     "make_json_type",
     "make_protobuf_type",
@@ -57,8 +69,16 @@ _SDK_NAMES = (
     "FloatType",
     "DoubleType",
     "StringType",
+    "JsonType",
+    "json_typenames",
     "message_builder",
     "egress_message_builder",
+    "StateFunError",
+    "UserError",
+    "UserTypeError",
+    "UserValueError",
+    "UndecodableValueError",
+    "UnknownFunctionError",
 )
 
 # Public name -> (module, attribute). The empty attribute is the module itself.
@@ -71,6 +91,7 @@ _HOMES: dict[str, tuple[str, str]] = {
 
 __all__ = [
     "StatefulFunctions",
+    "BoundFunction",
     "Context",
     "Message",
     "EgressMessage",
@@ -78,6 +99,7 @@ __all__ = [
     "ValueSpec",
     "Type",
     "TypeSerializer",
+    "TypedValue",
     "simple_type",
     "make_json_type",
     "make_protobuf_type",
@@ -87,8 +109,16 @@ __all__ = [
     "FloatType",
     "DoubleType",
     "StringType",
+    "JsonType",
+    "json_typenames",
     "message_builder",
     "egress_message_builder",
+    "StateFunError",
+    "UserError",
+    "UserTypeError",
+    "UserValueError",
+    "UndecodableValueError",
+    "UnknownFunctionError",
     "run",
     "open_checkpoint",
     "testing",
