@@ -97,6 +97,24 @@ class Rows:
             made.append(*row)
         return made
 
+    @classmethod
+    def of_columns(
+        cls,
+        *,
+        key_group: list[int],
+        table: list[str],
+        id: list[str],
+        sub: list[str],
+        typename: list[str],
+        value: list[bytes | None],
+        expires_at_ms: list[int | None],
+    ) -> Rows:
+        """Build from whole columns of equal length; they are taken over, not copied."""
+        made = cls()
+        made.key_group, made.table, made.id, made.sub = key_group, table, id, sub
+        made.typename, made.value, made.expires_at_ms = typename, value, expires_at_ms
+        return made
+
     def append(
         self,
         key_group: int,
@@ -139,6 +157,10 @@ class Rows:
         """Return the rows whose key group is in ``[first, end)``, in their order."""
         first, end = key_groups
         return self.take([i for i, group in enumerate(self.key_group) if first <= group < end])
+
+    def of_table(self, table: str) -> Rows:
+        """Return the rows of one table, in their order."""
+        return self.take([i for i, name in enumerate(self.table) if name == table])
 
     def _columns(self) -> tuple[list[object], ...]:
         return tuple(getattr(self, name) for name in COLUMNS)

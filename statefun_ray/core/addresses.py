@@ -1,0 +1,218 @@
+"""Addresses that cannot take a message at once, and the messages that wait for them.
+
+An address whose synchronous function succeeds never appears here. One does when an awaiting
+invocation is in flight, or its function has failed:
+
+==========  =====================================================================
+phase       meaning
+==========  =====================================================================
+READY       it has waiting messages and may be started
+IN_FLIGHT   the first ``in_flight`` messages are being run by the driver
+BACKOFF     the last attempt failed; started again at ``retry_at_ms``
+PARKED      it failed for longer than the retry deadline; waits for a person
+==========  =====================================================================
+
+All its messages, those in flight included, are rows of the reserved table ``~queue`` until their
+effects are applied, so a cut needs no further list of them. The failure history is a row of
+``~failures``: a parked address stays parked across restarts, and the retry deadline is not
+renewed by a crash.
+
+A failing batch is bisected until the poison message stands alone: the messages before it succeed,
+those behind it wait.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import IntEnum
+from heapq import heappop, heappush
+from typing import Final, TypeAlias
+
+import msgspec
+
+from statefun_ray.core.message import Message, pack_message, unpack_message
+from statefun_ray.core.state import Table
+from statefun_ray.core.timers import ordinal_sub
+
+BACKOFF_MS_MIN: Final = 100
+BACKOFF_MS_MAX: Final = 60_000
+"""Attempts follow after 0.1 s, 0.2 s, 0.4 s, ... and at most a minute apart."""
+
+BATCH_MESSAGES_MAX: Final = 1_000
+"""Waiting messages given to one awaiting invocation; bounds what a failure repeats."""
+
+ERROR_CHARS_MAX: Final = 500
+"""Of an exception's text, kept with the address."""
+
+Failure: TypeAlias = tuple[bool, int, int, str]
+"""``(parked, attempts, first failed ms, last error)`` as packed in ``~failures``."""
+
+_encoder = msgspec.msgpack.Encoder()
+_failure_decoder: msgspec.msgpack.Decoder[Failure] = msgspec.msgpack.Decoder(Failure)
+
+
+class Phase(IntEnum):
+    """What a busy address waits for; see the module's table."""
+
+    READY = 0
+    IN_FLIGHT = 1
+    BACKOFF = 2
+    PARKED = 3
+
+
+class BusyAddress:
+    """One address with waiting messages."""
+
+    __slots__ = (
+        "attempts",
+        "batch_max",
+        "error",
+        "first_failed_ms",
+        "function_type",
+        "id",
+        "in_flight",
+        "phase",
+        "retry_at_ms",
+        "waiting",
+    )
+
+    def __init__(self, function_type: str, id: str) -> None:
+        self.function_type = function_type
+        self.id = id
+        self.phase = Phase.READY
+        self.waiting: deque[tuple[str, Message]] = deque()
+        """``(sub of its row, message)`` in arrival order, those in flight first."""
+        self.in_flight = 0
+        self.attempts = 0
+        self.batch_max = BATCH_MESSAGES_MAX
+        self.first_failed_ms = 0
+        self.retry_at_ms = 0
+        self.error = ""
+
+
+class Addresses:
+    """The busy addresses of one worker."""
+
+    __slots__ = ("_failures", "_queue", "_retries", "busy", "parked", "ready")
+
+    def __init__(self, queue: Table, failures: Table) -> None:
+        self._queue = queue
+        self._failures = failures
+        self.busy: dict[tuple[str, str], BusyAddress] = {}
+        self.ready: deque[BusyAddress] = deque()
+        """Addresses in phase READY, each once."""
+        self.parked: dict[tuple[str, str], BusyAddress] = {}
+        self._retries: list[tuple[int, str, str]] = []
+
+    def rebuild(self, *, retry_parked: bool) -> None:
+        """Rebuild the queues from the tables; addresses become ready unless they were parked.
+
+        ``retry_parked`` gives those another chance, after a stop: the function may be mended.
+        """
+        for (id, sub), value in sorted(self._queue.live.items(), key=lambda item: item[0][1]):
+            message = unpack_message(value)
+            self._address(message[0], id).waiting.append((sub, message))
+        for (id, function_type), value in list(self._failures.live.items()):
+            address = self._address(function_type, id)
+            parked, address.attempts, address.first_failed_ms, address.error = _failure_decoder.decode(value)
+            if parked and retry_parked:
+                address.attempts, address.first_failed_ms = 1, 0
+            elif parked:
+                address.phase = Phase.PARKED
+                self.parked[function_type, id] = address
+        self.ready.extend(address for address in self.busy.values() if address.phase is Phase.READY)
+
+    def _address(self, function_type: str, id: str) -> BusyAddress:
+        address = self.busy.get((function_type, id))
+        if address is None:
+            address = self.busy[function_type, id] = BusyAddress(function_type, id)
+        return address
+
+    def enqueue(self, message: Message, ordinal: int) -> BusyAddress:
+        """Let ``message`` wait for its target; ``ordinal`` increases with every call."""
+        function_type, id = message[0], message[1]
+        is_new = (function_type, id) not in self.busy
+        address = self._address(function_type, id)
+        sub = ordinal_sub(ordinal)
+        self._queue.put((id, sub), pack_message(message))
+        address.waiting.append((sub, message))
+        if is_new:
+            self.ready.append(address)
+        return address
+
+    def hold(self, message: Message, ordinal: int) -> BusyAddress:
+        """Keep a message whose first attempt is being made: its address is busy, and it in flight."""
+        address = self.enqueue(message, ordinal)
+        self.ready.pop()
+        self.begin(address)
+        return address
+
+    def begin(self, address: BusyAddress) -> list[Message]:
+        """Put the next batch of a READY address in flight and return it; the rows stay."""
+        address.phase = Phase.IN_FLIGHT
+        address.in_flight = min(len(address.waiting), address.batch_max)
+        return [message for (_, message), _ in zip(address.waiting, range(address.in_flight), strict=False)]
+
+    def succeeded(self, address: BusyAddress) -> int:
+        """The batch in flight is applied: forget it; return how many messages it had."""
+        count, address.in_flight = address.in_flight, 0
+        for _ in range(count):
+            sub, _ = address.waiting.popleft()
+            self._queue.delete((address.id, sub))
+        if address.attempts:
+            address.attempts, address.first_failed_ms, address.error = 0, 0, ""
+            self._failures.delete((address.id, address.function_type))
+        address.batch_max = min(BATCH_MESSAGES_MAX, address.batch_max * 2)
+        if address.waiting:
+            address.phase = Phase.READY
+            self.ready.append(address)
+        else:
+            del self.busy[address.function_type, address.id]
+        return count
+
+    def failed(self, address: BusyAddress, error: str, now_ms: int, retry_deadline_ms: int) -> None:
+        """The batch in flight failed: bisect it, or back off, or park the address."""
+        count, address.in_flight = address.in_flight, 0
+        address.error = error[:ERROR_CHARS_MAX]
+        if count > 1:
+            address.batch_max = count // 2
+            address.phase = Phase.READY
+            self.ready.append(address)
+            return
+        address.attempts += 1
+        address.first_failed_ms = address.first_failed_ms or now_ms
+        if now_ms - address.first_failed_ms >= retry_deadline_ms:
+            self.park(address)
+            return
+        delay_ms = min(BACKOFF_MS_MAX, BACKOFF_MS_MIN << min(address.attempts - 1, 20))
+        address.phase = Phase.BACKOFF
+        address.retry_at_ms = now_ms + delay_ms
+        heappush(self._retries, (address.retry_at_ms, address.function_type, address.id))
+        self._remember(address, parked=False)
+
+    def park(self, address: BusyAddress) -> None:
+        """Stop trying: the address keeps its messages until a person decides."""
+        address.phase = Phase.PARKED
+        self.parked[address.function_type, address.id] = address
+        self._remember(address, parked=True)
+
+    def _remember(self, address: BusyAddress, *, parked: bool) -> None:
+        failure: Failure = (parked, address.attempts, address.first_failed_ms, address.error)
+        self._failures.put((address.id, address.function_type), _encoder.encode(failure))
+
+    def next_retry_ms(self) -> int | None:
+        """Return when the next address leaves its back-off, or None."""
+        return self._retries[0][0] if self._retries else None
+
+    def release_due(self, now_ms: int) -> None:
+        """Make the addresses ready whose back-off is over."""
+        while self._retries and self._retries[0][0] <= now_ms:
+            _, function_type, id = heappop(self._retries)
+            address = self.busy[function_type, id]
+            address.phase = Phase.READY
+            self.ready.append(address)
+
+    @property
+    def waiting_count(self) -> int:
+        """Messages in all queues, those in flight included: the rows of ``~queue``."""
+        return len(self._queue.live)

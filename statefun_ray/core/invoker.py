@@ -1,0 +1,41 @@
+"""What the core needs of whoever runs user functions. It trades in bytes and knows no SDK."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from statefun_ray.core.state import Table
+
+Send: TypeAlias = tuple[str, str, str, bytes | None]
+"""``(target type, target id, value type, value)``."""
+
+Delayed: TypeAlias = tuple[Any, ...]
+"""``("send", delay ms, token, target type, target id, value type, value)`` or ``("cancel", token)``."""
+
+Egress: TypeAlias = tuple[str, str, bytes | None]
+"""``(egress typename, value type, value)``."""
+
+InvocationEffects: TypeAlias = tuple[dict[int, bytes | None], list[Send], list[Delayed], list[Egress]]
+"""State writes by index of the state (None deletes), messages, delayed messages and cancellations in
+call order, egress records. The containers belong to the invoker and are read before its next call."""
+
+InlineCall: TypeAlias = Callable[[str, str, str, str, bytes | None], InvocationEffects | None]
+"""``(id, caller type, caller id, value type, value)`` -> effects, None for none. Raises what the
+function raised, having discarded its effects."""
+
+
+class Invoker(Protocol):
+    """Runs the functions of one application inside one worker."""
+
+    @property
+    def functions(self) -> Mapping[str, Mapping[str, Any]]:
+        """The functions as a commit-log entry describes them: type -> ``{"states": {name: spec}}``."""
+
+    def bind(self, function_type: str, tables: Sequence[Table]) -> InlineCall | None:
+        """Connect a function with its state tables, in the order of its states.
+
+        Returns:
+            The call for a function to be run inside the turn; None for one that awaits or blocks
+            and is run through an ``Invoke`` effect.
+        """

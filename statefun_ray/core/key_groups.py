@@ -1,0 +1,54 @@
+"""Which worker owns which address: id -> key group -> egress shard -> worker.
+
+Routing looks at the id alone, so all function types of one id share a worker. Workers own whole
+shards: a shard is a fixed range of key groups whose egress rows share one sequence, and a counter
+must have exactly one owner.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Final
+
+from xxhash import xxh3_64_intdigest
+
+KEY_GROUP_COUNT_DEFAULT: Final = 1024
+EGRESS_SHARDS_DEFAULT: Final = 128
+
+
+def key_group_of(id: str, key_group_count: int) -> int:
+    """Return the key group of ``id``, in ``[0, key_group_count)``; golden vectors fix it for ever."""
+    return xxh3_64_intdigest(id.encode()) % key_group_count
+
+
+def shard_bounds(*, key_group_count: int, shard_count: int) -> list[int]:
+    """Return ``shard_count + 1`` key groups: shard ``s`` covers ``[bounds[s], bounds[s + 1])``."""
+    return [shard * key_group_count // shard_count for shard in range(shard_count + 1)]
+
+
+def worker_ranges(*, worker_count: int, key_group_count: int, shard_count: int) -> list[tuple[int, int]]:
+    """Return the contiguous key-group range ``[low, high)`` of every worker, in worker order.
+
+    Raises:
+        ValueError: more workers than shards, or none; a worker must own at least one whole shard.
+    """
+    if not 1 <= worker_count <= shard_count:
+        raise ValueError(
+            f"{worker_count} workers asked for, but this application has {shard_count} egress shards and a "
+            f"worker owns at least one; use 1 to {shard_count} workers"
+        )
+    bounds = shard_bounds(key_group_count=key_group_count, shard_count=shard_count)
+    cuts = [bounds[worker * shard_count // worker_count] for worker in range(worker_count + 1)]
+    return list(pairwise(cuts))
+
+
+def owner_table(*, worker_count: int, key_group_count: int, shard_count: int) -> list[int]:
+    """Return the owning worker of every key group, indexed by key group."""
+    ranges = worker_ranges(worker_count=worker_count, key_group_count=key_group_count, shard_count=shard_count)
+    return [worker for worker, (low, high) in enumerate(ranges) for _ in range(low, high)]
+
+
+def shard_table(*, key_group_count: int, shard_count: int) -> list[int]:
+    """Return the egress shard of every key group, indexed by key group."""
+    bounds = shard_bounds(key_group_count=key_group_count, shard_count=shard_count)
+    return [shard for shard in range(shard_count) for _ in range(bounds[shard], bounds[shard + 1])]

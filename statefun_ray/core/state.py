@@ -1,0 +1,268 @@
+"""The keyed store of one worker: user state and the runtime's reserved tables, as immutable bytes.
+
+One table per state of each function type, from id to serialised value. Reading is one lookup in
+``live``. Writing goes to ``live`` and to ``delta``, the layer of keys dirty since the last cut.
+Freezing replaces ``delta`` by an empty dictionary, so a cut costs the same at any number of keys,
+and a frozen layer is never changed again: an aborted snapshot's layers are *carried* into the
+next one instead of being merged back.
+
+Two levels of delta: a *small* cut writes what changed since the last cut; a *periodic* cut writes
+what changed since the last periodic one and so replaces the small ones in between. The layers
+for that are kept by reference; nothing is read back from storage.
+
+A base is all keys, scanned in portions while the worker goes on. It may hold values newer than
+the snapshot it is labelled with; it is attached only to a snapshot cut after the scan, whose
+deltas overwrite every such key (a key written after the label is dirty in one of them).
+
+Only bytes are kept: no object that user code could still change, and nothing for the garbage
+collector to traverse. A state with expiration packs its expiry time in front of the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, Final, TypeAlias
+
+from statefun_checkpoints.model import Rows
+
+from statefun_ray.core.key_groups import key_group_of
+
+SLICE_ROWS: Final = 2_000
+"""Rows per slice: encoding one stays within the loop's turn of about a millisecond or two."""
+
+EXPIRY_BYTES: Final = 8
+REFRESH_FRACTION: Final = 16
+"""An ``after_call`` expiry is rewritten once a sixteenth of it has passed, or every read is a write."""
+
+Key: TypeAlias = Any
+"""``str`` (the id) in user tables, ``(id, sub)`` in reserved ones."""
+
+Layer: TypeAlias = dict[Key, bytes | None]
+"""Changed keys; None is a tombstone."""
+
+QUEUE: Final = "~queue"
+TIMERS: Final = "~timers"
+FAILURES: Final = "~failures"
+INFLIGHT: Final = "~inflight"
+OUTBOX: Final = "~outbox"
+
+
+class Table:
+    """One state of one function type, or one reserved table."""
+
+    __slots__ = (
+        "carried",
+        "delta",
+        "expire_ms",
+        "live",
+        "name",
+        "now_ms",
+        "on_call",
+        "reserved",
+        "since_periodic",
+        "typename",
+    )
+
+    def __init__(self, name: str, typename: str, *, expire_ms: int = 0, on_call: bool = False) -> None:
+        self.name = name
+        self.typename = typename
+        self.reserved = name.startswith("~")
+        self.expire_ms = expire_ms
+        """Milliseconds a value lives, 0 for ever."""
+        self.on_call = on_call
+        """Whether an invocation refreshes the expiry, and not only a write."""
+        self.now_ms = 0
+        self.live: dict[Key, bytes] = {}
+        self.delta: Layer = {}
+        self.carried: list[Layer] = []
+        """Layers of aborted cuts, oldest first: part of whatever is cut next."""
+        self.since_periodic: list[Layer] = []
+        """Layers of committed small cuts since the last committed periodic one."""
+
+    def put(self, key: Key, value: bytes) -> None:
+        """Store ``value``; its expiry, if the table has one, starts now."""
+        if self.expire_ms:
+            value = (self.now_ms + self.expire_ms).to_bytes(EXPIRY_BYTES, "little") + value
+        self.live[key] = value
+        self.delta[key] = value
+
+    def delete(self, key: Key) -> None:
+        """Remove ``key`` if it is there."""
+        if self.live.pop(key, None) is not None:
+            self.delta[key] = None
+
+    def get(self, key: Key) -> bytes | None:
+        """Return the value, or None when it is absent or has expired."""
+        value = self.live.get(key)
+        if value is None or not self.expire_ms:
+            return value
+        if int.from_bytes(value[:EXPIRY_BYTES], "little") <= self.now_ms:
+            return None
+        return value[EXPIRY_BYTES:]
+
+    def refresh(self, key: Key) -> None:
+        """Restart the expiry of a value read by an invocation, unless it was restarted lately."""
+        value = self.live.get(key)
+        if value is None:
+            return
+        left_ms = int.from_bytes(value[:EXPIRY_BYTES], "little") - self.now_ms
+        if 0 < left_ms <= self.expire_ms - self.expire_ms // REFRESH_FRACTION:
+            self.put(key, value[EXPIRY_BYTES:])
+
+    def freeze(self) -> None:
+        """Set the layer of dirty keys aside; an empty one takes its place."""
+        if self.delta:
+            self.carried.append(self.delta)
+            self.delta = {}
+
+    def frozen(self, *, periodic: bool) -> list[Layer]:
+        """Return the layers that a cut of this rhythm must write, oldest first."""
+        return [*self.since_periodic, *self.carried] if periodic else list(self.carried)
+
+    def committed(self, *, periodic: bool) -> None:
+        """Forget what the committed snapshot wrote; a periodic one covers the small ones before it."""
+        self.since_periodic = [] if periodic else self.since_periodic + self.carried
+        self.carried = []
+
+    def load(self, key: Key, value: bytes, expires_at_ms: int | None) -> None:
+        """Take a row from a snapshot, which is clean by definition."""
+        if self.expire_ms:
+            expires_at_ms = self.now_ms + self.expire_ms if expires_at_ms is None else expires_at_ms
+            value = expires_at_ms.to_bytes(EXPIRY_BYTES, "little") + value
+        self.live[key] = value
+
+    def rows(self, items: Iterable[tuple[Key, bytes | None]], key_group_count: int) -> Rows:
+        """Return rows for ``items`` as they stand in a part."""
+        keys, values = [], []
+        for key, value in items:
+            keys.append(key)
+            values.append(value)
+        ids = [key[0] for key in keys] if self.reserved else keys
+        subs = [key[1] for key in keys] if self.reserved else [""] * len(keys)
+        expires: list[int | None] = [None] * len(keys)
+        if self.expire_ms:
+            for index, value in enumerate(values):
+                if value is not None:
+                    expires[index] = int.from_bytes(value[:EXPIRY_BYTES], "little")
+                    values[index] = value[EXPIRY_BYTES:]
+        return Rows.of_columns(
+            key_group=[key_group_of(id, key_group_count) for id in ids],
+            table=[self.name] * len(keys),
+            id=ids,
+            sub=subs,
+            typename=[self.typename] * len(keys),
+            value=values,
+            expires_at_ms=expires,
+        )
+
+
+class KeyedStore:
+    """All tables of one worker, and what a cut has to write of them."""
+
+    def __init__(self, key_group_count: int) -> None:
+        self._key_group_count = key_group_count
+        self.tables: dict[str, Table] = {}
+        self.queue = self.add(Table(QUEUE, ""))
+        self.timers = self.add(Table(TIMERS, ""))
+        self.failures = self.add(Table(FAILURES, ""))
+        self._expiring: list[Table] = []
+
+    def add(self, table: Table) -> Table:
+        """Register ``table`` under its name."""
+        self.tables[table.name] = table
+        if table.expire_ms:
+            self._expiring.append(table)
+        return table
+
+    def set_now(self, now_ms: int) -> None:
+        """Tell expiring tables the time; the store has no clock."""
+        for table in self._expiring:
+            table.now_ms = now_ms
+
+    def load(self, rows: Rows) -> int:
+        """Fill the tables from restored rows, tombstones already removed; return their number.
+
+        A row of a state that no function declares any more is kept and written again: its owner
+        may come back.
+        """
+        tables = self.tables
+        for name, id, sub, typename, value, expires in zip(
+            rows.table, rows.id, rows.sub, rows.typename, rows.value, rows.expires_at_ms, strict=True
+        ):
+            table = tables.get(name)
+            if table is None:
+                table = self.add(Table(name, typename))
+            assert value is not None, f"a restored row of {name} is a tombstone"
+            table.load((id, sub) if table.reserved else id, value, expires)
+        return len(rows)
+
+    def freeze(self) -> None:
+        """The cut: set every table's dirty layer aside."""
+        for table in self.tables.values():
+            table.freeze()
+
+    def committed(self, *, periodic: bool) -> None:
+        """The frozen layers are in a committed snapshot."""
+        for table in self.tables.values():
+            table.committed(periodic=periodic)
+
+    def dirty_rows(self, *, periodic: bool) -> int:
+        """Return an upper bound of the rows that :meth:`delta_slices` yields."""
+        return sum(len(layer) for table in self.tables.values() for layer in table.frozen(periodic=periodic))
+
+    def delta_slices(self, *, periodic: bool) -> Iterator[Rows]:
+        """Yield the frozen layers as rows, in slices; the newest layer of a key wins.
+
+        The layers are fixed when this is called, so that it may be consumed while later cuts happen.
+        """
+        frozen = [(table, table.frozen(periodic=periodic)) for table in self.tables.values()]
+        return self._slices([(table, layers) for table, layers in frozen if layers])
+
+    def _slices(self, frozen: list[tuple[Table, list[Layer]]]) -> Iterator[Rows]:
+        for table, layers in frozen:
+            merged = layers[0]
+            if len(layers) > 1:
+                merged = {}
+                for layer in layers:
+                    merged.update(layer)
+            items = iter(merged.items())
+            while portion := list(islice(items, SLICE_ROWS)):
+                yield table.rows(portion, self._key_group_count)
+
+    def key_count(self) -> int:
+        """Return the number of rows in all tables."""
+        return sum(len(table.live) for table in self.tables.values())
+
+    def base_slices(self) -> Iterator[Rows]:
+        """Yield all keys as rows, in slices, reading each value when its slice is made.
+
+        Values that have expired are removed on the way: this scan is also the clean-up.
+        """
+        for table in list(self.tables.values()):
+            keys = iter(list(table.live))
+            while portion := list(islice(keys, SLICE_ROWS)):
+                items = []
+                for key in portion:
+                    value = table.live.get(key)
+                    if value is None:
+                        continue
+                    if table.expire_ms and int.from_bytes(value[:EXPIRY_BYTES], "little") <= table.now_ms:
+                        table.delete(key)
+                        continue
+                    items.append((key, value))
+                yield table.rows(items, self._key_group_count)
+
+
+def describe_tables(functions: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """Return an empty table for every state of a commit-log entry's ``functions`` description."""
+    return [
+        Table(
+            f"{function}.{state}",
+            spec["type"],
+            expire_ms=spec["expire_ms"] if spec["expire"] != "none" else 0,
+            on_call=spec["expire"] == "after_call",
+        )
+        for function, description in functions.items()
+        for state, spec in description["states"].items()
+    ]

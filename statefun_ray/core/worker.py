@@ -1,0 +1,753 @@
+"""The worker: everything that happens to the addresses of one range of key groups.
+
+Synchronous and single-threaded; the driver calls a method for whatever happens, then performs the
+effects taken with :meth:`Worker.take_effects`. Between two calls the worker is consistent, so a
+cut needs no further care: it is one method call.
+
+A message has one place at a time: mailbox, queue of a busy address (in flight included), timer,
+channel buffer, or the recording of an open snapshot. :meth:`Worker._cut` lists those that are not
+rows of the keyed store.
+
+Invariants: I1 and I3 (snapshots in order, channels without gaps) are asserted in ``Participant``
+and ``InChannel``; I9 (order per sender and target) follows from FIFO everywhere a message can be;
+I10 (conservation) is counted in :class:`Counters`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from statefun_checkpoints.model import Entry, PartDescriptor, Position, Rows
+from statefun_checkpoints.participant import Participant, ProtocolViolation
+from statefun_ingress import feed
+from xxhash import xxh3_64_intdigest
+
+from statefun_ray.core.addresses import Addresses, BusyAddress, Phase
+from statefun_ray.core.channel import InChannel, OutChannel
+from statefun_ray.core.control import Abort, Ack, Committed, Heartbeat, Pulse, SnapshotWanted, ToWorker, Trigger
+from statefun_ray.core.effects import Die, FeedFrame, Invoke, Publish, SendFrame, Tell, WorkerEffect, WritePart
+from statefun_ray.core.invoker import InlineCall, InvocationEffects, Invoker
+from statefun_ray.core.key_groups import (
+    EGRESS_SHARDS_DEFAULT,
+    KEY_GROUP_COUNT_DEFAULT,
+    key_group_of,
+    owner_table,
+    shard_bounds,
+    shard_table,
+    worker_ranges,
+)
+from statefun_ray.core.message import REPLY_PREFIX, Message, pack_message, unpack_message
+from statefun_ray.core.outbox import Outbox
+from statefun_ray.core.positions import LogPosition, clip
+from statefun_ray.core.state import INFLIGHT, OUTBOX, SLICE_ROWS, KeyedStore, Table, describe_tables
+from statefun_ray.core.timers import Timers
+
+PARKED_REPORTED_MAX: Final = 100
+"""Parked addresses named in a heartbeat; all are counted."""
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What one worker of one generation is told; times in milliseconds, limits in messages."""
+
+    app: str
+    generation: int
+    worker: int
+    worker_count: int
+    key_group_count: int = KEY_GROUP_COUNT_DEFAULT
+    shard_count: int = EGRESS_SHARDS_DEFAULT
+    backlog_max: int = 50_000
+    """Sources pause above this many waiting messages: about 25 MB of small ones."""
+    feed_window: int = 8_192
+    """Events on their way from one ingress log: two rounds of the largest frame."""
+    invocations_max: int = 1_024
+    """Awaiting invocations in flight: bounds coroutines and connections."""
+    retry_deadline_ms: int = 3_600_000
+    """An address that fails for an hour is parked."""
+    base_deltas_max: int = 20
+    """Periodic deltas between two bases: bounds what a restore reads."""
+    base_rows_ratio: float = 0.5
+    """A base is written when the deltas hold this share of the keys."""
+    base_rows_min: int = 10_000
+    """... but not for fewer delta rows than this."""
+
+
+class Counters(msgspec.Struct):
+    """What this worker did since its generation started; sums of all workers must balance (I10)."""
+
+    admitted: int = 0
+    emitted: int = 0
+    applied: int = 0
+    timers_set: int = 0
+    timers_fired: int = 0
+    timers_cancelled: int = 0
+    egress_rows: int = 0
+    replies: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedBase:
+    """A scan that is done: its label, and the part if it found anything."""
+
+    snapshot_id: int
+    part: PartDescriptor | None
+
+
+class OpenSnapshot:
+    """A cut whose fate is not known yet."""
+
+    __slots__ = ("ack", "awaited", "base", "mailbox", "outbox", "parts", "periodic", "snapshot_id")
+
+    def __init__(self, snapshot_id: int, *, periodic: bool) -> None:
+        self.snapshot_id = snapshot_id
+        self.periodic = periodic
+        self.awaited = {"delta", "transient"}
+        """Kinds of parts that are not written yet."""
+        self.parts: list[PartDescriptor] = []
+        self.base: FinishedBase | None = None
+        self.mailbox: list[Message] = []
+        self.outbox: Iterator[Rows] = iter(())
+        self.ack: Ack | None = None
+
+
+class UserCodeError(Exception):
+    """The effects of an invocation cannot be applied; the text says which and why."""
+
+
+class Worker:
+    """The core of one worker process."""
+
+    def __init__(self, config: WorkerConfig, invoker: Invoker) -> None:
+        self.config = config
+        self._invoker = invoker
+        key_groups = {"key_group_count": config.key_group_count, "shard_count": config.shard_count}
+        self._range = worker_ranges(worker_count=config.worker_count, **key_groups)[config.worker]
+        self._owners = owner_table(worker_count=config.worker_count, **key_groups)
+        self._shards = shard_table(**key_groups)
+        self._shard_bounds = shard_bounds(**key_groups)
+        self._store = KeyedStore(config.key_group_count)
+        self._timers = Timers(self._store.timers)
+        self._addresses = Addresses(self._store.queue, self._store.failures)
+        self._outbox = Outbox()
+        self._functions: dict[str, tuple[InlineCall | None, list[Table], list[Table]]] = {}
+        self._bind_functions()
+        peers = [peer for peer in range(config.worker_count) if peer != config.worker]
+        self._out: list[OutChannel] = [OutChannel() for _ in range(config.worker_count)]
+        self._in = {peer: InChannel(peer) for peer in peers}
+        self._participant: Participant[Message] = Participant(peers, last_cut=0)
+        self._mailbox: deque[Message] = deque()
+        self._invocations: dict[int, BusyAddress] = {}
+        self._invocation_next = 0
+        self._ordinal = 0
+        self._positions: dict[str, LogPosition] = {}
+        self._restored_positions: dict[str, list[tuple[int, int, int]]] = {}
+        self._credit: dict[str, tuple[int, int]] = {}
+        """Connected log -> events granted and received since hello."""
+        self._paused = False
+        self.counters = Counters()
+        self._snapshot: OpenSnapshot | None = None
+        self._committed = 0
+        self._wanted_after = -1
+        self._base: FinishedBase | None = None
+        self._base_running = False
+        self._base_due = False
+        self._delta_rows = 0
+        self._deltas = 0
+        self._reads: list[tuple[int, str, bytes]] = []
+        self._unacked: dict[int, tuple[str, set[str]]] = {}
+        self._reply_batch = 0
+        self._trim: dict[str, int] = {}
+        self._now_ms = 0
+        self._started = False
+        self._effects: list[WorkerEffect] = []
+        self.current: tuple[Any, ...] | None = None
+        """The message whose function runs now, for the heartbeat."""
+
+    def _bind_functions(self) -> None:
+        functions: Mapping[str, Mapping[str, Any]] = self._invoker.functions
+        for table in describe_tables(functions):
+            self._store.add(table)
+        for name, description in functions.items():
+            tables = [self._store.tables[f"{name}.{state}"] for state in description["states"]]
+            refreshed = [table for table in tables if table.on_call and table.expire_ms]
+            self._functions[name] = (self._invoker.bind(name, tables), tables, refreshed)
+
+    # --- life -------------------------------------------------------------------------------------
+
+    def load(self, state: Rows, transient: Rows, entry: Entry | None, now_ms: int) -> int:
+        """Take what a snapshot holds for this worker's key groups; return the number of rows.
+
+        Args:
+            state: rows of the keyed store, deltas applied and tombstones removed.
+            transient: rows of ``~inflight`` and ``~outbox``, in the order they were written.
+            entry: the restored commit-log entry; None for an application without a snapshot.
+            now_ms: wall-clock time.
+        """
+        self._now_ms = now_ms
+        self._store.set_now(now_ms)
+        count = self._store.load(state)
+        inflight = transient.of_table(INFLIGHT)
+        for value in inflight.value:
+            assert value is not None, "a message in flight has a value"
+            self._mailbox.append(unpack_message(value))
+        self._outbox.load(transient.of_table(OUTBOX))
+        if entry is not None:
+            low, high = self._range
+            self._participant.last_cut = self._committed = entry.snapshot_id
+            self._ordinal = entry.timer_next
+            self._outbox.next_sequence = {
+                int(shard): sequence
+                for shard, sequence in entry.out_seq.items()
+                if low <= self._shard_bounds[int(shard)] < high
+            }
+            for position in entry.positions:
+                interval = (position.first, position.end, position.next_seq)
+                self._restored_positions.setdefault(position.log_id, []).append(interval)
+            self._deltas = len(entry.parts) // entry.worker_count
+            self._base_due = entry.worker_count != self.config.worker_count
+        self._timers.rebuild()
+        self._addresses.rebuild(retry_parked=entry is not None and entry.kind == "stop")
+        return count + len(transient)
+
+    def start(self, now_ms: int) -> None:
+        """Begin to process: everything is loaded, and every channel of every worker is open."""
+        self._now_ms = now_ms
+        self._started = True
+        self._publish(0, self._committed)
+
+    def take_effects(self) -> list[WorkerEffect]:
+        """Return what the driver has to do since the last call, in order."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    # --- messages in ------------------------------------------------------------------------------
+
+    def channel_frame(self, peer: int, frame: bytes) -> None:
+        """Take a frame from the channel of ``peer``; a marker is handled now, whatever waits before it.
+
+        Raises:
+            ProtocolViolation: the channel lost, repeated or garbled a frame.
+        """
+        received = self._in[peer].receive(frame)
+        if isinstance(received, list):
+            self._participant.record(peer, received)
+            self._mailbox.extend(received)
+            return
+        snapshot_id, rhythm, committed = received
+        if self._participant.wants_cut(snapshot_id):
+            self._cut(snapshot_id, rhythm, committed)
+        self._participant.marker(peer, snapshot_id)
+        self._finish_recording()
+
+    def control(self, message: ToWorker, now_ms: int) -> None:
+        """Take what the coordinator says; messages of other generations change nothing."""
+        self._now_ms = now_ms
+        if message.generation != self.config.generation:
+            return
+        match message:
+            case Trigger():
+                if self._participant.wants_cut(message.snapshot_id):
+                    self._cut(message.snapshot_id, message.rhythm, message.committed)
+                    self._finish_recording()
+            case Committed():
+                self._resolve(message.snapshot_id)
+                for log_id, sequence in message.trim.items():
+                    if sequence > self._trim.get(log_id, 0):
+                        self._trim[log_id] = sequence
+                        self._effects.append(FeedFrame(log_id, feed.encode_trim(sequence)))
+            case Abort():
+                if self._snapshot is not None and self._snapshot.snapshot_id == message.snapshot_id:
+                    self._aborted(self._snapshot)
+            case Pulse():
+                self._paused = message.paused
+
+    # --- ingress ----------------------------------------------------------------------------------
+
+    def feed_opened(self, log_id: str) -> None:
+        """A connection to this log's feed exists: say which key groups to send, and from where."""
+        position = self._positions.get(log_id)
+        if position is None:
+            low, high = self._range
+            intervals = clip(self._restored_positions.get(log_id, []), low, high)
+            position = self._positions[log_id] = LogPosition(intervals, self.config.key_group_count)
+        self._credit[log_id] = (self.config.feed_window, 0)
+        hello = feed.encode_hello(
+            self.config.app,
+            self.config.generation,
+            self.config.worker,
+            self.config.worker_count,
+            [(low, high, max(sequence, position.next_sequence)) for low, high, sequence in position.intervals],
+            self.config.feed_window,
+        )
+        self._effects.append(FeedFrame(log_id, hello))
+
+    def feed_closed(self, log_id: str) -> None:
+        """The feed's connection is gone; what was on its way is asked for again by the next hello."""
+        self._credit.pop(log_id, None)
+
+    def feed_frame(self, log_id: str, frame: bytes, now_ms: int) -> None:
+        """Take a frame from an ingress log's feed.
+
+        Raises:
+            ProtocolViolation: the feed left a gap or sent another worker's events.
+        """
+        self._now_ms = now_ms
+        match feed.decode_to_worker(frame):
+            case feed.Events() as events:
+                self._admit(log_id, events)
+            case feed.Welcome() as welcome:
+                self._welcomed(log_id, welcome.incarnation)
+            case feed.ReplyAck() as ack:
+                incarnation, request_ids = self._unacked.pop(ack.ack_id, ("", set()))
+                self._outbox.drop_replies(incarnation, request_ids)
+            case feed.Query() as query:
+                self._query(log_id, query)
+            case feed.Refused() as refused:
+                self._effects.append(Die(f"ingress log {log_id} refused this worker: {refused.reason}"))
+
+    def _admit(self, log_id: str, events: feed.Events) -> None:
+        messages: list[Message] = list(
+            zip(
+                events.target_types,
+                events.ids,
+                events.caller_types,
+                events.caller_ids,
+                events.value_types,
+                events.values,
+                strict=True,
+            )
+        )
+        granted, received = self._credit[log_id]
+        self._credit[log_id] = (granted, received + len(messages))
+        try:
+            messages = self._positions[log_id].admit(events.from_seq, events.to_seq, events.seqs, messages)
+        except ValueError as error:
+            raise ProtocolViolation(f"ingress log {log_id}: {error}") from error
+        self.counters.admitted += len(messages)
+        self._mailbox.extend(messages)
+
+    def _welcomed(self, log_id: str, incarnation: str) -> None:
+        released = self._outbox.released(0, self._committed)
+        for name, replies in released.items():
+            if name == incarnation:
+                self._release(name, [reply[1:] for reply in replies])
+            elif name.rpartition(".")[0] == log_id:
+                # Its clients went with the process that held their connections.
+                self._outbox.drop_replies(name, {reply[1] for reply in replies})
+
+    def _query(self, log_id: str, query: feed.Query) -> None:
+        states: list[tuple[str, str, bytes | None]] = []
+        if query.function_type in self._functions:
+            _, tables, _ = self._functions[query.function_type]
+            self._store.set_now(self._now_ms)
+            prefix = len(query.function_type) + 1
+            states = [(table.name[prefix:], table.typename, table.get(query.id)) for table in tables]
+        found = any(value is not None for _, _, value in states)
+        if query.wait_commit:
+            after = self._participant.last_cut
+            frame = feed.encode_state(query.query_id, self.config.generation, after + 1, found, states)
+            self._reads.append((after, log_id, frame))
+        else:
+            frame = feed.encode_state(query.query_id, self.config.generation, self._committed, found, states)
+            self._effects.append(FeedFrame(log_id, frame))
+
+    def _grant(self) -> None:
+        if self._paused or len(self._mailbox) + self._addresses.waiting_count >= self.config.backlog_max:
+            return
+        window = self.config.feed_window
+        for log_id, (granted, received) in self._credit.items():
+            if granted - received <= window // 2:
+                self._credit[log_id] = (received + window, received)
+                self._effects.append(FeedFrame(log_id, feed.encode_credit(received + window)))
+
+    # --- processing -------------------------------------------------------------------------------
+
+    def turn(self, now_ms: int, limit: int) -> bool:
+        """Process up to ``limit`` messages, then send what they caused.
+
+        Returns:
+            Whether more work is ready at once.
+        """
+        if not self._started:
+            return False
+        self._now_ms = now_ms
+        self._store.set_now(now_ms)
+        self._fire_timers(now_ms, limit)
+        self._addresses.release_due(now_ms)
+        self._run_ready(limit)
+        self._run_mailbox(limit)
+        self.current = None
+        self._flush()
+        self._grant()
+        self._want_snapshot()
+        self._schedule_base()
+        return bool(self._mailbox) or self._can_start()
+
+    @property
+    def next_due_ms(self) -> int | None:
+        """When :meth:`turn` has to be called at the latest: a timer or a retry is due."""
+        due = [at for at in (self._timers.next_due_ms(), self._addresses.next_retry_ms()) if at is not None]
+        return min(due, default=None)
+
+    def _fire_timers(self, now_ms: int, limit: int) -> None:
+        for _ in range(limit):
+            message = self._timers.pop_due(now_ms)
+            if message is None:
+                return
+            self.counters.timers_fired += 1
+            self._route(message)
+
+    def _route(self, message: Message) -> None:
+        owner = self._owners[key_group_of(message[1], self.config.key_group_count)]
+        if owner == self.config.worker:
+            self._mailbox.append(message)
+        else:
+            self._out[owner].buffer.append(message)
+
+    def _can_start(self) -> bool:
+        return bool(self._addresses.ready) and len(self._invocations) < self.config.invocations_max
+
+    def _run_ready(self, limit: int) -> None:
+        ready = self._addresses.ready
+        for _ in range(limit):
+            if not self._can_start():
+                return
+            address = ready.popleft()
+            function = self._functions.get(address.function_type)
+            if function is None:
+                address.error = (
+                    f"no function {address.function_type!r} in this application; it has {', '.join(self._functions)}"
+                )
+                self._addresses.park(address)
+                continue
+            call, _, refreshed = function
+            for table in refreshed:
+                table.refresh(address.id)
+            if call is None:
+                self._invoke(address)
+            else:
+                address.batch_max = 1
+                [message] = self._addresses.begin(address)
+                if self._call(call, message, address):
+                    self.counters.applied += self._addresses.succeeded(address)
+
+    def _invoke(self, address: BusyAddress) -> None:
+        messages = self._addresses.begin(address)
+        self._invocation_next += 1
+        self._invocations[self._invocation_next] = address
+        self._effects.append(Invoke(self._invocation_next, address.function_type, address.id, messages))
+
+    def _call(self, call: InlineCall, message: Message, address: BusyAddress | None) -> bool:
+        self.current = message
+        try:
+            effects = call(message[1], message[2], message[3], message[4], message[5])
+            if effects is not None:
+                self._apply(message[0], message[1], effects)
+        except Exception as error:  # noqa: BLE001 - user code may raise anything; the address carries it
+            self._failed(message, address, describe_error(error))
+            return False
+        return True
+
+    def _failed(self, message: Message, address: BusyAddress | None, error: str) -> None:
+        if address is None:
+            self._ordinal += 1
+            address = self._addresses.hold(message, self._ordinal)
+        self._addresses.failed(address, error, self._now_ms, self.config.retry_deadline_ms)
+
+    def _enqueue(self, message: Message) -> BusyAddress:
+        self._ordinal += 1
+        return self._addresses.enqueue(message, self._ordinal)
+
+    def _run_mailbox(self, limit: int) -> None:
+        # The hot path: one dictionary look-up and one call per message, no object but the message.
+        mailbox, busy, functions = self._mailbox, self._addresses.busy, self._functions
+        applied = 0
+        for _ in range(min(limit, len(mailbox))):
+            message = mailbox.popleft()
+            target_type, id, caller_type, caller_id, value_type, value = message
+            function = functions.get(target_type)
+            if function is None or function[0] is None or (busy and (target_type, id) in busy):
+                self._enqueue(message)
+                continue
+            for table in function[2]:
+                table.refresh(id)
+            self.current = message
+            try:
+                effects = function[0](id, caller_type, caller_id, value_type, value)
+                if effects is not None:
+                    self._apply(target_type, id, effects)
+            except Exception as error:  # noqa: BLE001 - user code may raise anything; the address carries it
+                self._failed(message, None, describe_error(error))
+                continue
+            applied += 1
+        self.counters.applied += applied
+
+    def _apply(self, function_type: str, id: str, effects: InvocationEffects) -> None:
+        # All or nothing: what can be wrong is checked before the first change.
+        writes, sends, delayed, egress = effects
+        if delayed:
+            self._check_tokens(id, delayed)
+        functions, key_group_count = self._functions, self.config.key_group_count
+        owners, worker, out, mailbox = self._owners, self.config.worker, self._out, self._mailbox
+        for target_type, target_id, value_type, value in sends:
+            if target_type not in functions and target_type.startswith(REPLY_PREFIX):
+                reply = (target_type[len(REPLY_PREFIX) :], target_id, value_type, value)
+                self._outbox.add_reply(key_group_of(id, key_group_count), reply)
+                self.counters.replies += 1
+                continue
+            self.counters.emitted += 1
+            owner = owners[xxh3_64_intdigest(target_id.encode()) % key_group_count]
+            message = (target_type, target_id, function_type, id, value_type, value)
+            if owner == worker:
+                mailbox.append(message)
+            else:
+                out[owner].buffer.append(message)
+        if delayed:
+            self._apply_delayed(function_type, id, delayed)
+        if egress:
+            shard = self._shards[key_group_of(id, key_group_count)]
+            self.counters.egress_rows += len(egress)
+            for typename, value_type, value in egress:
+                self._outbox.add_egress(shard, typename, value_type, value)
+        if writes:
+            tables = functions[function_type][1]
+            for index, data in writes.items():
+                if data is None:
+                    tables[index].delete(id)
+                else:
+                    tables[index].put(id, data)
+
+    def _check_tokens(self, id: str, delayed: list[tuple[Any, ...]]) -> None:
+        changed: dict[str, bool] = {}
+        for kind, *rest in delayed:
+            token = rest[0] if kind == "cancel" else rest[1]
+            if kind == "send" and token and changed.get(token, self._timers.has_token(id, token)):
+                raise UserCodeError(
+                    f"cancellation token {token!r} of id {id!r} is already pending; cancel it first or use another"
+                )
+            changed[token] = kind == "send"
+
+    def _apply_delayed(self, function_type: str, id: str, delayed: list[tuple[Any, ...]]) -> None:
+        for kind, *rest in delayed:
+            if kind == "cancel":
+                self.counters.timers_cancelled += self._timers.cancel(id, rest[0])
+            else:
+                delay_ms, token, target_type, target_id, value_type, value = rest
+                self._ordinal += 1
+                message = (target_type, target_id, function_type, id, value_type, value)
+                self._timers.add(self._now_ms + delay_ms, token, message, self._ordinal)
+                self.counters.timers_set += 1
+
+    def invocation_done(
+        self, invocation_id: int, effects: InvocationEffects | None, error: str | None, now_ms: int
+    ) -> None:
+        """Take the outcome of an ``Invoke`` effect: its effects (None for none), or what went wrong."""
+        self._now_ms = now_ms
+        address = self._invocations.pop(invocation_id)
+        assert address.phase is Phase.IN_FLIGHT, f"invocation {invocation_id} of an address in phase {address.phase}"
+        if error is None and effects is not None:
+            try:
+                self._apply(address.function_type, address.id, effects)
+            except UserCodeError as refused:
+                error = str(refused)
+        if error is None:
+            self.counters.applied += self._addresses.succeeded(address)
+        else:
+            self._addresses.failed(address, error, self._now_ms, self.config.retry_deadline_ms)
+
+    def _flush(self) -> None:
+        for peer, channel in enumerate(self._out):
+            if channel.buffer:
+                self._effects.extend(SendFrame(peer, frame) for frame in channel.flush())
+
+    # --- snapshots --------------------------------------------------------------------------------
+
+    def _cut(self, snapshot_id: int, rhythm: str, committed: int) -> None:
+        # Everything in this method belongs to one instant: nothing may be processed in between.
+        if self._snapshot is not None:
+            self._resolve(committed)
+        if self._snapshot is not None:
+            self._aborted(self._snapshot)
+        snapshot = self._snapshot = OpenSnapshot(snapshot_id, periodic=rhythm != "reply")
+        self._participant.begin(snapshot_id)
+        self._store.freeze()
+        self._outbox.cut(snapshot_id)
+        snapshot.mailbox = list(self._mailbox)
+        snapshot.outbox = self._outbox.capture(self._shard_bounds)
+        snapshot.base = self._base
+        snapshot.ack = Ack(
+            generation=self.config.generation,
+            worker=self.config.worker,
+            snapshot_id=snapshot_id,
+            parts=snapshot.parts,
+            based_on=snapshot.base.snapshot_id if snapshot.base is not None else 0,
+            positions=self._all_positions(),
+            out_seq=dict(self._outbox.next_sequence),
+            counters=msgspec.structs.asdict(self.counters),
+            in_flight=len(snapshot.mailbox) + self._addresses.waiting_count,
+            timer_next=self._ordinal,
+            cut_ms=self._now_ms,
+        )
+        # Markers go out behind everything emitted before the cut, and before anything emitted after it.
+        for peer in self._in:
+            self._effects.extend(
+                SendFrame(peer, frame) for frame in self._out[peer].marker(snapshot_id, rhythm, committed)
+            )
+        periodic = snapshot.periodic
+        self._effects.append(
+            WritePart(
+                snapshot_id,
+                "delta",
+                "periodic" if periodic else "small",
+                self._store.delta_slices(periodic=periodic),
+                self._store.dirty_rows(periodic=periodic),
+            )
+        )
+
+    def _all_positions(self) -> list[Position]:
+        low, high = self._range
+        inherited = {
+            log_id: clip(intervals, low, high)
+            for log_id, intervals in self._restored_positions.items()
+            if log_id not in self._positions
+        }
+        read = {log_id: position.intervals for log_id, position in self._positions.items()}
+        return [Position(log_id, *interval) for log_id, intervals in {**inherited, **read}.items() for interval in intervals]
+
+    def _finish_recording(self) -> None:
+        snapshot = self._snapshot
+        if snapshot is None or snapshot.ack is None or not self._participant.is_complete:
+            return
+        recorded = self._participant.recorded()
+        self._participant.close()
+        snapshot.ack = msgspec.structs.replace(snapshot.ack, in_flight=snapshot.ack.in_flight + len(recorded))
+        messages = snapshot.mailbox + recorded
+        slices = self._transient_slices(messages, snapshot.outbox)
+        self._effects.append(WritePart(snapshot.snapshot_id, "transient", "", slices, len(messages)))
+
+    def _transient_slices(self, messages: list[Message], outbox: Iterator[Rows]) -> Iterator[Rows]:
+        key_group_count = self.config.key_group_count
+        for at in range(0, len(messages), SLICE_ROWS):
+            portion = messages[at : at + SLICE_ROWS]
+            yield Rows.of_columns(
+                key_group=[key_group_of(message[1], key_group_count) for message in portion],
+                table=[INFLIGHT] * len(portion),
+                id=[message[1] for message in portion],
+                sub=[f"{at + index:08x}" for index in range(len(portion))],
+                typename=[""] * len(portion),
+                value=[pack_message(message) for message in portion],
+                expires_at_ms=[None] * len(portion),
+            )
+        yield from outbox
+
+    def part_written(self, snapshot_id: int, kind: str, descriptor: PartDescriptor | None) -> None:
+        """A ``WritePart`` effect is done; ``descriptor`` is None when there were no rows."""
+        if kind == "base":
+            self._base_running = False
+            self._base = FinishedBase(snapshot_id, descriptor)
+            return
+        snapshot = self._snapshot
+        if snapshot is None or snapshot.snapshot_id != snapshot_id:
+            return
+        snapshot.awaited.remove(kind)
+        if descriptor is not None:
+            snapshot.parts.append(descriptor)
+        if not snapshot.awaited and snapshot.ack is not None:
+            if snapshot.base is not None and snapshot.base.part is not None:
+                snapshot.parts.append(snapshot.base.part)
+            self._effects.append(Tell(snapshot.ack))
+
+    def _resolve(self, committed: int) -> None:
+        """The newest committed snapshot is ``committed``: settle the open one if it is that."""
+        snapshot = self._snapshot
+        if snapshot is None or snapshot.snapshot_id != committed:
+            return
+        self._snapshot = None
+        self._committed = committed
+        self._store.committed(periodic=snapshot.periodic)
+        for part in snapshot.parts:
+            if part.kind == "delta":
+                self._delta_rows += part.rows
+                self._deltas += snapshot.periodic
+        if snapshot.base is not None:
+            self._base = None
+            self._delta_rows, self._deltas = 0, 0
+        self._publish(committed - 1, committed)
+        waiting, self._reads = self._reads, []
+        for after, log_id, frame in waiting:
+            if after < committed:
+                self._effects.append(FeedFrame(log_id, frame))
+            else:
+                self._reads.append((after, log_id, frame))
+
+    def _aborted(self, snapshot: OpenSnapshot) -> None:
+        self._snapshot = None
+        self._participant.close()
+        self._outbox.reopen(snapshot.snapshot_id)
+
+    def _publish(self, after: int, until: int) -> None:
+        for shard, epoch, rows in self._outbox.epochs(after, until):
+            self._effects.append(Publish(shard, epoch, rows))
+        for incarnation, replies in self._outbox.released(after, until).items():
+            self._release(incarnation, [reply[1:] for reply in replies])
+
+    def _release(self, incarnation: str, replies: list[tuple[str, str, bytes | None]]) -> None:
+        self._reply_batch += 1
+        self._unacked[self._reply_batch] = (incarnation, {request_id for request_id, _, _ in replies})
+        frame = feed.encode_reply(self._reply_batch, incarnation, replies)
+        self._effects.append(FeedFrame(incarnation.rpartition(".")[0], frame))
+
+    def published(self, shard: int, epoch: int) -> None:
+        """A ``Publish`` effect is done: the sink has the rows for good."""
+        self._outbox.published(shard, epoch)
+
+    def _want_snapshot(self) -> None:
+        after = self._participant.last_cut
+        if (self._outbox.has_open_replies or self._reads) and self._wanted_after < after:
+            self._wanted_after = after
+            self._effects.append(Tell(SnapshotWanted(self.config.generation, self.config.worker, after)))
+
+    def _schedule_base(self) -> None:
+        if self._base_running or self._base is not None or not self._committed:
+            return
+        rows_due = max(self.config.base_rows_min, int(self._store.key_count() * self.config.base_rows_ratio))
+        if self._base_due or self._deltas >= self.config.base_deltas_max or self._delta_rows >= rows_due:
+            self._base_due = False
+            self._base_running = True
+            self._deltas, self._delta_rows = 0, 0
+            rows = self._store.key_count()
+            self._effects.append(WritePart(self._committed, "base", "", self._store.base_slices(), rows))
+
+    # --- observation ------------------------------------------------------------------------------
+
+    @property
+    def backlog(self) -> int:
+        """Messages in mailbox and queues."""
+        return len(self._mailbox) + self._addresses.waiting_count
+
+    def heartbeat(self, tick_age_ms: int) -> Heartbeat:
+        """Return how this worker fares. The only method that another thread may call."""
+        current = self.current
+        parked = [
+            (address.function_type, address.id, address.error, len(address.waiting))
+            for address in list(self._addresses.parked.values())[:PARKED_REPORTED_MAX]
+        ]
+        return Heartbeat(
+            generation=self.config.generation,
+            worker=self.config.worker,
+            tick_age_ms=tick_age_ms,
+            busy_with=f"{current[0]}/{current[1]}" if current is not None else "",
+            backlog=self.backlog,
+            processed=self.counters.applied,
+            parked=parked,
+            parked_count=len(self._addresses.parked),
+        )
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an exception as one line: its type and text."""
+    return f"{type(error).__name__}: {error}"
