@@ -111,7 +111,9 @@ class SnapshotCoordinator:
     def entry(self, *, now_ms: int) -> Entry:
         """Return the entry to commit for the complete open snapshot; the log fills in slot and nonce."""
         snapshot = self.open
-        assert snapshot is not None and len(snapshot.acks) == self._worker_count, "not every worker has acknowledged"
+        assert snapshot is not None and len(snapshot.acks) == self._worker_count, (
+            "not every worker has acknowledged"
+        )
         acks = [snapshot.acks[worker] for worker in range(self._worker_count)]
         chains, inherited, _ = self._advanced(snapshot)
         parts = inherited + [part for worker in range(self._worker_count) for part in chains[worker]]
@@ -143,7 +145,9 @@ class SnapshotCoordinator:
     def committed(self, entry: Entry) -> None:
         """The entry is in the log: its parts are what the next snapshot builds on."""
         snapshot = self.open
-        assert snapshot is not None and snapshot.snapshot_id == entry.snapshot_id, "another snapshot was committed"
+        assert snapshot is not None and snapshot.snapshot_id == entry.snapshot_id, (
+            "another snapshot was committed"
+        )
         _, inherited, self._without_base = self._advanced(snapshot)
         parts = lasting(entry)
         self._inherited = [part for part in parts[: len(inherited)] if part is not None]
@@ -170,7 +174,9 @@ class SnapshotCoordinator:
         for worker, ack in snapshot.acks.items():
             chain = self._chains[worker]
             if snapshot.rhythm != "reply":
-                chain = [part for part in chain if part.level != "small" or part.snapshot <= self._restored_id]
+                chain = [
+                    part for part in chain if part.level != "small" or part.snapshot <= self._restored_id
+                ]
             if ack.based_on:
                 chain = [part for part in chain if part.snapshot > ack.based_on]
                 without_base.discard(worker)

@@ -13,7 +13,6 @@ from typing import Any, Final
 import msgspec
 
 from statefun_checkpoints.participant import ProtocolViolation
-
 from statefun_ray.core.message import Message
 
 FRAME_MESSAGES_MAX: Final = 4_096
@@ -36,7 +35,10 @@ class OutChannel:
     def flush(self) -> list[bytes]:
         """Return the buffered messages as frames, in order."""
         buffer, self.buffer = self.buffer, []
-        return [self._data(buffer[at : at + FRAME_MESSAGES_MAX]) for at in range(0, len(buffer), FRAME_MESSAGES_MAX)]
+        return [
+            self._data(buffer[at : at + FRAME_MESSAGES_MAX])
+            for at in range(0, len(buffer), FRAME_MESSAGES_MAX)
+        ]
 
     def marker(self, snapshot_id: int, rhythm: str, committed: int) -> list[bytes]:
         """Return frames that end with a marker, behind everything emitted so far.
@@ -54,7 +56,8 @@ class OutChannel:
         known = len(names)
         target_types, target_ids, caller_types, caller_ids, value_types, values = zip(*messages, strict=True)
         columns = [
-            [names.setdefault(name, len(names)) for name in column] for column in (target_types, caller_types, value_types)
+            [names.setdefault(name, len(names)) for name in column]
+            for column in (target_types, caller_types, value_types)
         ]
         added = list(names)[known:] if len(names) > known else []
         self._sequence += 1

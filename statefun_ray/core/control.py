@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import msgspec
+
 from statefun_checkpoints.model import PartDescriptor, Position
 
 
@@ -158,8 +159,8 @@ ToWorker: TypeAlias = Plan | Start | Trigger | Committed | Abort | Pulse | Logs 
 ToCoordinator: TypeAlias = WorkerHello | Ready | Ack | SnapshotWanted | Heartbeat | WorkerFailed
 
 _encoder = msgspec.msgpack.Encoder()
-_to_worker = msgspec.msgpack.Decoder(ToWorker)
-_to_coordinator = msgspec.msgpack.Decoder(ToCoordinator)
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_to_coordinator: msgspec.msgpack.Decoder[ToCoordinator] = msgspec.msgpack.Decoder(ToCoordinator)
 
 
 def encode_control(message: ToWorker | ToCoordinator) -> bytes:

@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 
 from statefun_checkpoints.model import Rows
 from statefun_checkpoints.store_requests import StoreRequest
-
 from statefun_ray.core.control import ToCoordinator, ToWorker
 from statefun_ray.core.message import Message
 
@@ -83,7 +82,7 @@ class Publish:
 
 @dataclass(slots=True)
 class FeedFrame:
-    """Send a frame to an ingress log's feed; dropped when that feed is not connected."""
+    """Send a frame, its length included, to an ingress log's feed; dropped when that is not connected."""
 
     log_id: str
     frame: bytes
@@ -157,4 +156,6 @@ class Stopped:
     details: dict[str, Any]
 
 
-CoordinatorEffect: TypeAlias = StoreCall | StartWorkers | StopWorkers | SendControl | Collect | Report | Stopped
+CoordinatorEffect: TypeAlias = (
+    StoreCall | StartWorkers | StopWorkers | SendControl | Collect | Report | Stopped
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
+from statefun_checkpoints.model import FunctionSpec
 from statefun_ray.core.state import Table
 
 Send: TypeAlias = tuple[str, str, str, bytes | None]
@@ -29,8 +30,8 @@ class Invoker(Protocol):
     """Runs the functions of one application inside one worker."""
 
     @property
-    def functions(self) -> Mapping[str, Mapping[str, Any]]:
-        """The functions as a commit-log entry describes them: type -> ``{"states": {name: spec}}``."""
+    def functions(self) -> Mapping[str, FunctionSpec]:
+        """The functions and their states, as a commit-log entry records them."""
 
     def bind(self, function_type: str, tables: Sequence[Table]) -> InlineCall | None:
         """Connect a function with its state tables, in the order of its states.

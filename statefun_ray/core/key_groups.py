@@ -44,7 +44,9 @@ def worker_ranges(*, worker_count: int, key_group_count: int, shard_count: int) 
 
 def owner_table(*, worker_count: int, key_group_count: int, shard_count: int) -> list[int]:
     """Return the owning worker of every key group, indexed by key group."""
-    ranges = worker_ranges(worker_count=worker_count, key_group_count=key_group_count, shard_count=shard_count)
+    ranges = worker_ranges(
+        worker_count=worker_count, key_group_count=key_group_count, shard_count=shard_count
+    )
     return [worker for worker, (low, high) in enumerate(ranges) for _ in range(low, high)]
 
 

@@ -13,9 +13,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from statefun_checkpoints.model import Rows
-
-from statefun_ray.core.state import OUTBOX, SLICE_ROWS
+from statefun_checkpoints.model import OUTBOX, Rows
+from statefun_ray.core.state import SLICE_ROWS
 
 EgressRow: TypeAlias = tuple[int, str, str, bytes | None]
 """``(sequence in its shard, egress typename, value typename, value)``."""
@@ -137,13 +136,23 @@ class Outbox:
         rows = Rows()
         for shard, epoch, outgoing in egress:
             for row in outgoing:
-                rows.append(shard_bounds[shard], OUTBOX, str(shard), f"{epoch}.{row[0]}", row[1], _encoder.encode(row), None)
+                rows.append(
+                    shard_bounds[shard],
+                    OUTBOX,
+                    str(shard),
+                    f"{epoch}.{row[0]}",
+                    row[1],
+                    _encoder.encode(row),
+                    None,
+                )
                 if len(rows) == SLICE_ROWS:
                     yield rows
                     rows = Rows()
         for epoch, pending in replies:
             for key_group, reply in pending:
-                rows.append(key_group, OUTBOX, "", f"{epoch}.{reply[0]}.{reply[1]}", "", _encoder.encode(reply), None)
+                rows.append(
+                    key_group, OUTBOX, "", f"{epoch}.{reply[0]}.{reply[1]}", "", _encoder.encode(reply), None
+                )
         if len(rows):
             yield rows
 
@@ -153,7 +162,8 @@ class Outbox:
             assert value is not None, "an outbox row carries a value"
             epoch = int(sub.partition(".")[0])
             if id:
-                self._egress.setdefault(epoch, {}).setdefault(int(id), []).append(_egress_decoder.decode(value))
+                self._egress.setdefault(epoch, {}).setdefault(int(id), []).append(
+                    _egress_decoder.decode(value)
+                )
             else:
                 self._replies.setdefault(epoch, []).append((key_group, _reply_decoder.decode(value)))
-        

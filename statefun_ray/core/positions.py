@@ -51,7 +51,9 @@ class LogPosition:
         if len({at for _, _, at in self.intervals}) == 1:
             self.intervals = [(self.intervals[0][0], self.intervals[-1][1], self.intervals[0][2])]
 
-    def admit(self, from_sequence: int, to_sequence: int, sequences: list[int], messages: list[Message]) -> list[Message]:
+    def admit(
+        self, from_sequence: int, to_sequence: int, sequences: list[int], messages: list[Message]
+    ) -> list[Message]:
         """Return those of ``messages`` that were not taken before, and move past all of them.
 
         Raises:

@@ -20,12 +20,11 @@ collector to traverse. A state with expiration packs its expiry time in front of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
-from statefun_checkpoints.model import Rows
-
+from statefun_checkpoints.model import FAILURES, QUEUE, TIMERS, FunctionSpec, Rows, state_table
 from statefun_ray.core.key_groups import key_group_of
 
 SLICE_ROWS: Final = 2_000
@@ -40,12 +39,6 @@ Key: TypeAlias = Any
 
 Layer: TypeAlias = dict[Key, bytes | None]
 """Changed keys; None is a tombstone."""
-
-QUEUE: Final = "~queue"
-TIMERS: Final = "~timers"
-FAILURES: Final = "~failures"
-INFLIGHT: Final = "~inflight"
-OUTBOX: Final = "~outbox"
 
 
 class Table:
@@ -254,15 +247,14 @@ class KeyedStore:
                 yield table.rows(items, self._key_group_count)
 
 
-def describe_tables(functions: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """Return an empty table for every state of a commit-log entry's ``functions`` description."""
+def tables_of(function_type: str, spec: FunctionSpec) -> list[Table]:
+    """Return an empty table for every state of a function, in order of declaration."""
     return [
         Table(
-            f"{function}.{state}",
-            spec["type"],
-            expire_ms=spec["expire_ms"] if spec["expire"] != "none" else 0,
-            on_call=spec["expire"] == "after_call",
+            state_table(function_type, name),
+            state.type,
+            expire_ms=state.expire_ms,
+            on_call=state.expire == "after_call",
         )
-        for function, description in functions.items()
-        for state, spec in description["states"].items()
+        for name, state in spec.states.items()
     ]

@@ -16,20 +16,38 @@ I10 (conservation) is counted in :class:`Counters`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from statefun_checkpoints.model import Entry, PartDescriptor, Position, Rows
-from statefun_checkpoints.participant import Participant, ProtocolViolation
-from statefun_ingress import feed
 from xxhash import xxh3_64_intdigest
 
+from statefun_checkpoints.model import INFLIGHT, OUTBOX, Entry, PartDescriptor, Position, Rows
+from statefun_checkpoints.participant import Participant, ProtocolViolation
+from statefun_ingress import frames
 from statefun_ray.core.addresses import Addresses, BusyAddress, Phase
 from statefun_ray.core.channel import InChannel, OutChannel
-from statefun_ray.core.control import Abort, Ack, Committed, Heartbeat, Pulse, SnapshotWanted, ToWorker, Trigger
-from statefun_ray.core.effects import Die, FeedFrame, Invoke, Publish, SendFrame, Tell, WorkerEffect, WritePart
+from statefun_ray.core.control import (
+    Abort,
+    Ack,
+    Committed,
+    Heartbeat,
+    Pulse,
+    SnapshotWanted,
+    ToWorker,
+    Trigger,
+)
+from statefun_ray.core.effects import (
+    Die,
+    FeedFrame,
+    Invoke,
+    Publish,
+    SendFrame,
+    Tell,
+    WorkerEffect,
+    WritePart,
+)
 from statefun_ray.core.invoker import InlineCall, InvocationEffects, Invoker
 from statefun_ray.core.key_groups import (
     EGRESS_SHARDS_DEFAULT,
@@ -43,7 +61,7 @@ from statefun_ray.core.key_groups import (
 from statefun_ray.core.message import REPLY_PREFIX, Message, pack_message, unpack_message
 from statefun_ray.core.outbox import Outbox
 from statefun_ray.core.positions import LogPosition, clip
-from statefun_ray.core.state import INFLIGHT, OUTBOX, SLICE_ROWS, KeyedStore, Table, describe_tables
+from statefun_ray.core.state import SLICE_ROWS, KeyedStore, Table, tables_of
 from statefun_ray.core.timers import Timers
 
 PARKED_REPORTED_MAX: Final = 100
@@ -168,12 +186,9 @@ class Worker:
         """The message whose function runs now, for the heartbeat."""
 
     def _bind_functions(self) -> None:
-        functions: Mapping[str, Mapping[str, Any]] = self._invoker.functions
-        for table in describe_tables(functions):
-            self._store.add(table)
-        for name, description in functions.items():
-            tables = [self._store.tables[f"{name}.{state}"] for state in description["states"]]
-            refreshed = [table for table in tables if table.on_call and table.expire_ms]
+        for name, spec in self._invoker.functions.items():
+            tables = [self._store.add(table) for table in tables_of(name, spec)]
+            refreshed = [table for table in tables if table.on_call]
             self._functions[name] = (self._invoker.bind(name, tables), tables, refreshed)
 
     # --- life -------------------------------------------------------------------------------------
@@ -258,7 +273,7 @@ class Worker:
                 for log_id, sequence in message.trim.items():
                     if sequence > self._trim.get(log_id, 0):
                         self._trim[log_id] = sequence
-                        self._effects.append(FeedFrame(log_id, feed.encode_trim(sequence)))
+                        self._effects.append(FeedFrame(log_id, frames.encode_frame(frames.Trim(sequence))))
             case Abort():
                 if self._snapshot is not None and self._snapshot.snapshot_id == message.snapshot_id:
                     self._aborted(self._snapshot)
@@ -275,15 +290,18 @@ class Worker:
             intervals = clip(self._restored_positions.get(log_id, []), low, high)
             position = self._positions[log_id] = LogPosition(intervals, self.config.key_group_count)
         self._credit[log_id] = (self.config.feed_window, 0)
-        hello = feed.encode_hello(
+        hello = frames.Hello(
             self.config.app,
             self.config.generation,
             self.config.worker,
             self.config.worker_count,
-            [(low, high, max(sequence, position.next_sequence)) for low, high, sequence in position.intervals],
+            [
+                (low, high, max(sequence, position.next_sequence))
+                for low, high, sequence in position.intervals
+            ],
             self.config.feed_window,
         )
-        self._effects.append(FeedFrame(log_id, hello))
+        self._effects.append(FeedFrame(log_id, frames.encode_frame(hello)))
 
     def feed_closed(self, log_id: str) -> None:
         """The feed's connection is gone; what was on its way is asked for again by the next hello."""
@@ -296,20 +314,20 @@ class Worker:
             ProtocolViolation: the feed left a gap or sent another worker's events.
         """
         self._now_ms = now_ms
-        match feed.decode_to_worker(frame):
-            case feed.Events() as events:
+        match frames.decode_ingress_frame(frame):
+            case frames.EventsFrame() as events:
                 self._admit(log_id, events)
-            case feed.Welcome() as welcome:
+            case frames.Welcome() as welcome:
                 self._welcomed(log_id, welcome.incarnation)
-            case feed.ReplyAck() as ack:
+            case frames.ReplyAck() as ack:
                 incarnation, request_ids = self._unacked.pop(ack.ack_id, ("", set()))
                 self._outbox.drop_replies(incarnation, request_ids)
-            case feed.Query() as query:
+            case frames.Query() as query:
                 self._query(log_id, query)
-            case feed.Refused() as refused:
-                self._effects.append(Die(f"ingress log {log_id} refused this worker: {refused.reason}"))
+            case frames.Refused() as refused:
+                self._effects.append(Die(f"ingress log {log_id} refused this worker: {refused.text}"))
 
-    def _admit(self, log_id: str, events: feed.Events) -> None:
+    def _admit(self, log_id: str, events: frames.EventsFrame) -> None:
         messages: list[Message] = list(
             zip(
                 events.target_types,
@@ -339,7 +357,7 @@ class Worker:
                 # Its clients went with the process that held their connections.
                 self._outbox.drop_replies(name, {reply[1] for reply in replies})
 
-    def _query(self, log_id: str, query: feed.Query) -> None:
+    def _query(self, log_id: str, query: frames.Query) -> None:
         states: list[tuple[str, str, bytes | None]] = []
         if query.function_type in self._functions:
             _, tables, _ = self._functions[query.function_type]
@@ -349,11 +367,11 @@ class Worker:
         found = any(value is not None for _, _, value in states)
         if query.wait_commit:
             after = self._participant.last_cut
-            frame = feed.encode_state(query.query_id, self.config.generation, after + 1, found, states)
-            self._reads.append((after, log_id, frame))
+            answer = frames.State(query.query_id, self.config.generation, after + 1, found, states)
+            self._reads.append((after, log_id, frames.encode_frame(answer)))
         else:
-            frame = feed.encode_state(query.query_id, self.config.generation, self._committed, found, states)
-            self._effects.append(FeedFrame(log_id, frame))
+            answer = frames.State(query.query_id, self.config.generation, self._committed, found, states)
+            self._effects.append(FeedFrame(log_id, frames.encode_frame(answer)))
 
     def _grant(self) -> None:
         if self._paused or len(self._mailbox) + self._addresses.waiting_count >= self.config.backlog_max:
@@ -362,7 +380,7 @@ class Worker:
         for log_id, (granted, received) in self._credit.items():
             if granted - received <= window // 2:
                 self._credit[log_id] = (received + window, received)
-                self._effects.append(FeedFrame(log_id, feed.encode_credit(received + window)))
+                self._effects.append(FeedFrame(log_id, frames.encode_frame(frames.Credit(received + window))))
 
     # --- processing -------------------------------------------------------------------------------
 
@@ -419,9 +437,7 @@ class Worker:
             address = ready.popleft()
             function = self._functions.get(address.function_type)
             if function is None:
-                address.error = (
-                    f"no function {address.function_type!r} in this application; it has {', '.join(self._functions)}"
-                )
+                address.error = f"no function {address.function_type!r} in this application; it has {', '.join(self._functions)}"
                 self._addresses.park(address)
                 continue
             call, _, refreshed = function
@@ -548,7 +564,9 @@ class Worker:
         """Take the outcome of an ``Invoke`` effect: its effects (None for none), or what went wrong."""
         self._now_ms = now_ms
         address = self._invocations.pop(invocation_id)
-        assert address.phase is Phase.IN_FLIGHT, f"invocation {invocation_id} of an address in phase {address.phase}"
+        assert address.phase is Phase.IN_FLIGHT, (
+            f"invocation {invocation_id} of an address in phase {address.phase}"
+        )
         if error is None and effects is not None:
             try:
                 self._apply(address.function_type, address.id, effects)
@@ -616,7 +634,11 @@ class Worker:
             if log_id not in self._positions
         }
         read = {log_id: position.intervals for log_id, position in self._positions.items()}
-        return [Position(log_id, *interval) for log_id, intervals in {**inherited, **read}.items() for interval in intervals]
+        return [
+            Position(log_id, *interval)
+            for log_id, intervals in {**inherited, **read}.items()
+            for interval in intervals
+        ]
 
     def _finish_recording(self) -> None:
         snapshot = self._snapshot
@@ -698,7 +720,7 @@ class Worker:
     def _release(self, incarnation: str, replies: list[tuple[str, str, bytes | None]]) -> None:
         self._reply_batch += 1
         self._unacked[self._reply_batch] = (incarnation, {request_id for request_id, _, _ in replies})
-        frame = feed.encode_reply(self._reply_batch, incarnation, replies)
+        frame = frames.encode_frame(frames.Reply(self._reply_batch, incarnation, replies))
         self._effects.append(FeedFrame(incarnation.rpartition(".")[0], frame))
 
     def published(self, shard: int, epoch: int) -> None:

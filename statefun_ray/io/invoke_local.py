@@ -1,0 +1,123 @@
+"""Runs the bound Python functions of one worker: the only place where runtime and SDK meet.
+
+A synchronous function is called inside the worker's turn, against one context and storage that
+serve all its addresses, reading the worker's tables directly. An async or blocking one gets a
+context of its own per invocation and may read its state at any time, because its address is
+locked until the effects are applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from statefun_checkpoints.model import FunctionSpec, StateSpec
+from statefun_ray.core.effects import Invoke
+from statefun_ray.core.invoker import InlineCall, InvocationEffects
+from statefun_ray.core.message import Message as MessageTuple
+from statefun_ray.core.state import Table
+from statefun_sdk.context import Context
+from statefun_sdk.functions import BoundFunction, StatefulFunctions
+from statefun_sdk.messages import Message
+
+BLOCKING_THREADS_DEFAULT: Final = 32
+"""Threads for ``blocking=True`` functions: enough to wait in, few enough to share two cores."""
+
+
+def describe_functions(functions: StatefulFunctions) -> dict[str, FunctionSpec]:
+    """Return the functions and their states as a commit-log entry records them."""
+    return {
+        typename: FunctionSpec(
+            {
+                spec.name: StateSpec(
+                    type=spec.type.typename,
+                    expire="after_call" if spec.after_call else "after_write" if spec.after_write else "none",
+                    expire_ms=spec.duration if spec.after_call or spec.after_write else 0,
+                    json=spec.type.is_json,
+                )
+                for spec in function.specs
+            }
+        )
+        for typename, function in functions.functions.items()
+    }
+
+
+class EmbeddedInvoker:
+    """Invoker of the functions in one :class:`StatefulFunctions`."""
+
+    def __init__(self, functions: StatefulFunctions, *, threads: int = BLOCKING_THREADS_DEFAULT) -> None:
+        self._bound: Mapping[str, BoundFunction] = functions.functions
+        self._specs = describe_functions(functions)
+        self._tables: dict[str, Sequence[Table]] = {}
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def functions(self) -> Mapping[str, FunctionSpec]:
+        """The functions and their states."""
+        return self._specs
+
+    def bind(self, function_type: str, tables: Sequence[Table]) -> InlineCall | None:
+        """Connect a function with its tables; see ``core.invoker.Invoker``."""
+        self._tables[function_type] = tables
+        function = self._bound[function_type]
+        if function.is_async or function.blocking:
+            return None
+        return _inline_call(function, _views(tables))
+
+    async def run(self, invoke: Invoke) -> InvocationEffects | None:
+        """Run an awaiting invocation to its end.
+
+        Raises:
+            Exception: what the function raised; its effects, and those of the whole batch, are void.
+        """
+        function = self._bound[invoke.function_type]
+        storage = function.storage_class(_views(self._tables[invoke.function_type]))
+        context = Context(function.typename, storage)
+        if function.blocking:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="blocking-function")
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._pool, _run_blocking, function, context, invoke.messages)
+        else:
+            for message in invoke.messages:
+                context._begin(message[1], message[2], message[3])
+                await function.fun(context, Message._of(message[0], message[1], message[4], message[5]))
+        return storage._writes, context._sends, context._delayed, context._egress
+
+    def close(self) -> None:
+        """Let go of the thread pool; calls that are blocked in user code are not waited for."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _views(tables: Sequence[Table]) -> list[Any]:
+    # A table without expiration is read at the speed of a dictionary.
+    return [table if table.expire_ms else table.live for table in tables]
+
+
+def _inline_call(function: BoundFunction, views: Sequence[Any]) -> InlineCall:
+    fun, typename = function.fun, function.typename
+    storage = function.storage_class(views)
+    context = Context(typename, storage)
+    begin, discard, message_of = context._begin, context._discard, Message._of
+
+    def call(
+        id: str, caller_type: str, caller_id: str, value_type: str, value: bytes | None
+    ) -> InvocationEffects | None:
+        discard()
+        begin(id, caller_type, caller_id)
+        fun(context, message_of(typename, id, value_type, value))
+        if storage._writes or context._sends or context._delayed or context._egress:
+            return storage._writes, context._sends, context._delayed, context._egress
+        return None
+
+    return call
+
+
+def _run_blocking(function: BoundFunction, context: Context, messages: list[MessageTuple]) -> None:
+    for message in messages:
+        context._begin(message[1], message[2], message[3])
+        function.fun(context, Message._of(message[0], message[1], message[4], message[5]))
