@@ -26,7 +26,7 @@ def blocks() -> Iterator[Any]:
 
 
 @pytest.mark.docs
-@pytest.mark.parametrize("code", blocks())
+@pytest.mark.parametrize("code", list(blocks()))
 def test_block_runs(code: str) -> None:
     tree = ast.parse(code)
     if "file:///" in code or "s3://" in code:
