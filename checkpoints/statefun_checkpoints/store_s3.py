@@ -15,11 +15,18 @@ Endpoint and credentials come from the environment as for any AWS tool: ``AWS_EN
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
+import aiohttp
 import s3fs
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
+from fsspec.asyn import sync
 from fsspec.exceptions import FSTimeoutError
 
 from statefun_checkpoints.errors import StoreError, StoreRefused, StoreUnavailable
@@ -31,6 +38,10 @@ _EXISTS = {"PreconditionFailed", "412"}
 _ABSENT = {"NoSuchKey", "404"}
 _NO_ANSWER_STATUS = {408, 409, 429}
 _NO_ANSWER_CODES = {"RequestTimeout", "SlowDown", "ConditionalRequestConflict", "OperationAborted"}
+
+# What s3fs lets through: its translations of an answer (OSError), and failures without one.
+_FAILURES = (ClientError, BotoCoreError, OSError, TimeoutError, FSTimeoutError, aiohttp.ClientError)
+_BEFORE_SENDING = (NoCredentialsError, PartialCredentialsError, ParamValidationError)
 
 
 class S3Store:
@@ -58,12 +69,11 @@ class S3Store:
     def get(self, path: str) -> bytes | None:
         key = self._key(path, "get")
         try:
-            answer = self._files.cat_file(f"{self._bucket}/{key}")
-        except Exception as error:  # noqa: BLE001  # s3fs lets anything through; `_failure` sorts it
+            data: bytes = sync(self._files.loop, self._read, key)
+        except _FAILURES as error:
             if _code(error) in _ABSENT:
                 return None
             raise _failure(path, "get", error) from error
-        data: bytes = answer
         return data
 
     def put(self, path: str, data: bytes) -> None:
@@ -71,14 +81,14 @@ class S3Store:
         try:
             # Large objects go up in parts and become visible whole, when the last is there.
             self._files.pipe_file(f"{self._bucket}/{key}", data)
-        except Exception as error:  # noqa: BLE001  # as above
+        except _FAILURES as error:
             raise _failure(path, "put", error) from error
 
     def create(self, path: str, data: bytes) -> bool:
         key = self._key(path, "create")
         try:
             self._call("put_object", Key=key, Body=data, IfNoneMatch="*")
-        except Exception as error:  # noqa: BLE001  # as above
+        except _FAILURES as error:
             if _code(error) in _EXISTS:
                 return False
             raise _failure(path, "create", error) from error
@@ -95,15 +105,22 @@ class S3Store:
                 if not page.get("IsTruncated"):
                     return sorted(names)
                 more = {"ContinuationToken": page["NextContinuationToken"]}
-        except Exception as error:  # noqa: BLE001  # as above
+        except _FAILURES as error:
             raise _failure(prefix, "list", error) from error
 
     def delete(self, path: str) -> None:
         key = self._key(path, "delete")
         try:
             self._call("delete_object", Key=key)
-        except Exception as error:  # noqa: BLE001  # as above
+        except _FAILURES as error:
             raise _failure(path, "delete", error) from error
+
+    async def _read(self, key: str) -> bytes:
+        # One request. s3fs's own `cat_file` asks for the size first, and for a listing if absent.
+        answer = await self._files._call_s3("get_object", Bucket=self._bucket, Key=key)
+        async with answer["Body"] as body:
+            data: bytes = await body.read()
+            return data
 
     def _key(self, path: str, operation: str) -> str:
         return self._prefix + check_path(path, operation)
@@ -135,16 +152,5 @@ def _failure(path: str, operation: str, error: Exception) -> StoreError:
     if response:
         definite = status < 500 and status not in _NO_ANSWER_STATUS and code not in _NO_ANSWER_CODES
     else:
-        # Without an answer only what failed before anything was sent is definite.
-        definite = not isinstance(error, (BotoCoreError, OSError, asyncio.TimeoutError, FSTimeoutError)) or (
-            type(error).__name__ in _BEFORE_SENDING
-        )
+        definite = isinstance(error, _BEFORE_SENDING)
     return (StoreRefused if definite else StoreUnavailable)(path, operation, cause)
-
-
-_BEFORE_SENDING = {
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "ParamValidationError",
-    "InvalidRegionError",
-}
