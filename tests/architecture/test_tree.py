@@ -8,6 +8,9 @@ from tests.architecture.source_tree import PACKAGES, ROOT, imported_names, sourc
 
 UNIT = ROOT / "tests" / "unit"
 
+# A test folder may be called like the source folder instead of the package in it.
+FOLDERS = {"sdk": "statefun_sdk", "ingress": "statefun_ingress", "checkpoints": "statefun_checkpoints"}
+
 # Modules whose tests lie elsewhere, each with the reason.
 TESTED_ELSEWHERE = {
     "statefun_ray.api": "tests/scenarios and tests/cluster: it only starts drivers",
@@ -27,7 +30,8 @@ def test_every_unit_test_names_the_module_it_tests() -> None:
     for path in UNIT.rglob("test_*.py"):
         folder = path.parent.name
         subject = path.stem.removeprefix("test_")
-        siblings = {module.stem for module in source_modules() if module.package.split(".")[-1] == folder}
+        package = FOLDERS.get(folder, folder)
+        siblings = {module.stem for module in source_modules() if module.package.split(".")[-1] == package}
         if not any(subject == stem or subject.startswith(stem + "_") for stem in siblings):
             strays.append(str(path.relative_to(ROOT)))
     assert strays == [], "no module of that name in the package of that name"
