@@ -6,7 +6,9 @@ two strings around; ``SdkAddress`` is built only when user code asks for one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from statefun_sdk.errors import UserTypeError, UserValueError
 
@@ -39,7 +41,31 @@ class SdkAddress:
             UserValueError: ``typename`` has no slash.
         """
         namespace, name = split_typename(typename)
-        return cls(namespace, name, id, typename)
+        return cls._of(namespace, name, id, typename)
+
+    @staticmethod
+    def _of(namespace: str, name: str, id: str, typename: str) -> SdkAddress:
+        """Make an address from parts known to fit together.
+
+        The initialiser of a frozen dataclass sets each field through a guard and costs
+        almost three times as much; functions ask for their address in every call.
+        """
+        address: Any = _new(_ThawedAddress)
+        address.namespace = namespace
+        address.name = name
+        address.id = id
+        address.typename = typename
+        address.__class__ = SdkAddress
+        return address  # type: ignore[no-any-return]
+
+
+class _ThawedAddress:
+    """An ``SdkAddress`` whose fields can still be set: the same slots, no guard."""
+
+    __slots__ = ("id", "name", "namespace", "typename")
+
+
+_new: Callable[[type[_ThawedAddress]], _ThawedAddress] = object.__new__
 
 
 def split_typename(typename: str) -> tuple[str, str]:

@@ -43,6 +43,7 @@ class Context:
         "_delayed",
         "_egress",
         "_id",
+        "_names",
         "_sends",
         "_typename",
         "storage",
@@ -53,6 +54,7 @@ class Context:
     def __init__(self, typename: str, storage: Storage) -> None:
         """Serve the function ``typename``; ``_begin`` names the instance."""
         self._typename = typename
+        self._names = split_typename(typename)
         self.storage = storage
         self._id = ""
         self._caller_type = ""
@@ -70,7 +72,8 @@ class Context:
         """The instance that is running."""
         address = self._address
         if address is None:
-            address = self._address = SdkAddress.of(self._typename, self._id)
+            namespace, name = self._names
+            address = self._address = SdkAddress._of(namespace, name, self._id, self._typename)
         return address
 
     @property

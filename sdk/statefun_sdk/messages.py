@@ -6,7 +6,7 @@ decoded when they are asked for; ``typed_value`` is made on demand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypedDict, TypeVar, overload
 
 from statefun_sdk import codecs
@@ -238,15 +238,29 @@ def message_builder(target_typename: str, target_id: str, **kwargs: Any) -> Mess
             or a keyword is unknown.
         UserTypeError: a wrong number of keywords, or a value of the wrong Python type.
     """
+    if len(kwargs) == 1:
+        keyword, value = kwargs.popitem()
+        primitive = _PRIMITIVES.get(keyword)
+        if primitive is None or value is None:
+            raise _refused_keyword(keyword)
+        value_typename, encode = primitive
+        data = encode(value)
+    else:
+        value_typename, data = encoded_keywords(kwargs)
+    # The checks of the constructor, with a short way for what is right.
     if type(target_typename) is not str or not target_typename:
-        target_typename = _checked_target(target_typename)
+        _checked_target(target_typename)
     if type(target_id) is not str or not target_id or not target_id.isascii():
-        target_id = check_id(target_id)
-    value_typename, value = encoded_keywords(kwargs)
-    return Message._of(target_typename, target_id, value_typename, value)
+        check_id(target_id)
+    message = _new(Message)
+    message.target_typename = target_typename
+    message.target_id = target_id
+    message._value_typename = value_typename
+    message._value = data
+    return message
 
 
-def encoded_keywords(kwargs: Any) -> tuple[str, bytes]:
+def encoded_keywords(kwargs: Mapping[str, Any]) -> tuple[str, bytes]:
     """Return typename and bytes of the value given by ``ValueKeywords``.
 
     Raises:
@@ -256,10 +270,8 @@ def encoded_keywords(kwargs: Any) -> tuple[str, bytes]:
     if len(kwargs) == 1:
         [(keyword, value)] = kwargs.items()
         primitive = _PRIMITIVES.get(keyword)
-        if primitive is None:
-            raise _wrong_keyword(keyword)
-        if value is None:
-            raise UserValueError(f"{keyword} is None; a message needs a value")
+        if primitive is None or value is None:
+            raise _refused_keyword(keyword)
         typename, encode = primitive
         return typename, encode(value)
     if len(kwargs) != 2 or "value" not in kwargs or "value_type" not in kwargs:
@@ -335,7 +347,9 @@ def _described(typename: str, value: bytes | None) -> str:
     return f"{typename}, no value" if value is None else f"{typename}, {len(value)} bytes"
 
 
-def _wrong_keyword(keyword: str) -> UserValueError:
+def _refused_keyword(keyword: str) -> UserValueError:
+    if keyword in _PRIMITIVES:
+        return UserValueError(f"{keyword} is None; a message needs a value")
     if keyword in ("value", "value_type"):
         return UserValueError("value and value_type belong together; one of them is missing")
     return UserValueError(
