@@ -117,9 +117,7 @@ def encode_float(value: Any) -> bytes:
     """
     try:
         data = _pack_float(_TAG_32, value)
-    except struct.error:
-        raise _not_a_number(FLOAT, value) from None
-    except OverflowError:
+    except (OverflowError, struct.error):
         data = _pack_float(_TAG_32, math.copysign(math.inf, _as_double(FLOAT, value)))
     # Compared as bytes: a tiny double is true, yet zero in single precision.
     return b"" if data == _ZERO_FLOAT else data
@@ -135,8 +133,6 @@ def encode_double(value: Any) -> bytes:
     try:
         data = _pack_double(_TAG_64, value)
     except struct.error:
-        raise _not_a_number(DOUBLE, value) from None
-    except OverflowError:
         data = _pack_double(_TAG_64, _as_double(DOUBLE, value))
     return b"" if data == _ZERO_DOUBLE else data
 
@@ -280,11 +276,10 @@ def _not_an_integer(typename: str, value: Any, bits: int) -> Exception:
     return UserValueError(f"{typename}: {shown} does not fit into {bits} bits with a sign{advice}")
 
 
-def _not_a_number(typename: str, value: Any) -> Exception:
-    return UserTypeError(f"{typename} needs a float, not {type(value).__name__} {value!r}")
-
-
 def _as_double(typename: str, value: Any) -> float:
+    """Return a value that could not be packed as the number it is, if it is one."""
+    if not hasattr(value, "__float__") and not hasattr(value, "__index__"):
+        raise UserTypeError(f"{typename} needs a float, not {type(value).__name__} {value!r}")
     try:
         return float(value)
     except OverflowError:

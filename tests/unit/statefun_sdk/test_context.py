@@ -1,0 +1,162 @@
+"""A context records effects in call order and performs nothing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from statefun_sdk import (
+    Context,
+    IntType,
+    Message,
+    SdkAddress,
+    TypedValue,
+    UserTypeError,
+    UserValueError,
+    ValueSpec,
+    egress_message_builder,
+    message_builder,
+)
+from statefun_sdk.codecs import INT, encode_int
+from statefun_sdk.storage import storage_class_for
+
+
+def context_of(id: str = "x", caller_type: str = "", caller_id: str = "") -> Context:
+    """A context of ``t/f`` with one int state, turned to an instance."""
+    context = Context("t/f", storage_class_for("t/f", [ValueSpec("count", IntType)])([{}]))
+    context._begin(id, caller_type, caller_id)
+    return context
+
+
+def a_message(target: str = "t/g") -> Message:
+    return message_builder(target, "y", int_value=1)
+
+
+def test_it_knows_its_address() -> None:
+    context = context_of("x")
+    assert context.address == SdkAddress("t", "f", "x", "t/f")
+    assert context.address is context.address
+
+
+def test_without_a_caller_it_has_none() -> None:
+    assert context_of().caller is None
+
+
+def test_the_caller_is_split_at_the_last_slash() -> None:
+    context = context_of("x", "statefun-ray.reply/a/b", "17")
+    assert context.caller == SdkAddress("statefun-ray.reply/a", "b", "17", "statefun-ray.reply/a/b")
+
+
+def test_beginning_turns_everything_to_the_next_instance() -> None:
+    context = context_of("x", "t/caller", "1")
+    assert context.address.id == "x"
+    assert context.caller is not None
+    context._begin("y", "", "")
+    assert [context.address.id, context.caller, context.storage._id] == ["y", None, "y"]
+
+
+def test_messages_are_recorded_in_order() -> None:
+    context = context_of()
+    context.send(a_message("t/g"))
+    context.send(Message("t/h", "z", TypedValue("t/x", False)))
+    assert context._sends == [("t/g", "y", INT, encode_int(1)), ("t/h", "z", "t/x", None)]
+
+
+def test_the_reply_namespace_can_be_sent_to() -> None:
+    context = context_of()
+    context.send(a_message("statefun-ray.reply/log.1"))
+    assert context._sends[0][0] == "statefun-ray.reply/log.1"
+
+
+def test_a_message_of_a_derived_class_is_sent() -> None:
+    class MyMessage(Message):
+        pass
+
+    context = context_of()
+    context.send(MyMessage("t/g", "y", TypedValue("t/x", True, b"1")))
+    assert context._sends == [("t/g", "y", "t/x", b"1")]
+
+
+def test_delayed_messages_and_cancellations_are_recorded_together() -> None:
+    context = context_of()
+    context.send_after(timedelta(days=1, microseconds=1500), a_message(), "token")
+    context.cancel_delayed_message("token")
+    context.send_after(timedelta(0), a_message())
+    context.send_after(timedelta(seconds=1), a_message(), cancellation_token=None)
+    assert context._delayed == [
+        ("send", 86_400_001, "token", "t/g", "y", INT, encode_int(1)),
+        ("cancel", "token"),
+        ("send", 0, "", "t/g", "y", INT, encode_int(1)),
+        ("send", 1_000, "", "t/g", "y", INT, encode_int(1)),
+    ]
+
+
+def test_egress_records_are_recorded() -> None:
+    context = context_of()
+    context.send_egress(egress_message_builder("t/out", 1, IntType))
+    assert context._egress == [("t/out", INT, encode_int(1))]
+
+
+def test_discarding_empties_everything_but_what_was_taken() -> None:
+    context = context_of()
+    context.send(a_message())
+    context.send_after(timedelta(0), a_message())
+    context.send_egress(egress_message_builder("t/out", 1, IntType))
+    context.storage.count = 1
+    taken = (context._sends, context._delayed, context._egress, context.storage._writes)
+    context._discard()
+    assert (context._sends, context._delayed, context._egress, context.storage._writes) == ([], [], [], {})
+    assert [len(buffer) for buffer in taken] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda c: c.send(None), UserTypeError, "a Message is needed, not None"),
+        (lambda c: c.send("hi"), UserTypeError, "a Message is needed, not 'hi'"),
+        (
+            lambda c: c.send(egress_message_builder("t/out", 1, IntType)),
+            UserTypeError,
+            r"egress records go through send_egress\(...\)",
+        ),
+        (lambda c: c.send(a_message("plain")), UserValueError, "typename 'plain' has no slash"),
+        (lambda c: c.send_after(timedelta(0), None), UserTypeError, "a Message is needed"),
+        (lambda c: c.send_after(timedelta(0), a_message("plain")), UserValueError, "has no slash"),
+        (lambda c: c.send_after(5, a_message()), UserTypeError, "the delay must be a timedelta, not 5"),
+        (lambda c: c.send_after(timedelta(seconds=-1), a_message()), UserValueError, "cannot be negative"),
+        (
+            lambda c: c.send_after(timedelta(microseconds=-1), a_message()),
+            UserValueError,
+            "cannot be negative",
+        ),
+        (lambda c: c.send_after(timedelta(0), a_message(), 7), UserTypeError, "token must be a str, not 7"),
+        (lambda c: c.cancel_delayed_message(""), UserValueError, "the cancellation token is empty"),
+        (lambda c: c.cancel_delayed_message(None), UserTypeError, "token must be a str, not None"),
+        (lambda c: c.send_egress(None), UserTypeError, "an EgressMessage is needed, not None"),
+        (
+            lambda c: c.send_egress(a_message()),
+            UserTypeError,
+            r"messages to functions go through send\(...\)",
+        ),
+        (
+            lambda c: c.send_egress(egress_message_builder("plain", 1, IntType)),
+            UserValueError,
+            "typename 'plain' has no slash",
+        ),
+    ],
+)
+def test_wrong_calls_are_refused_at_once(call: Any, error: type[Exception], text: str) -> None:
+    context = context_of()
+    with pytest.raises(error, match=text):
+        call(context)
+    assert (context._sends, context._delayed, context._egress) == ([], [], [])
+
+
+def test_only_the_states_can_be_set() -> None:
+    context: Any = context_of()
+    with pytest.raises(AttributeError):
+        context.address = None
+    with pytest.raises(AttributeError):
+        context.anything = 1

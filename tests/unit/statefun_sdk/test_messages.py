@@ -1,0 +1,181 @@
+"""Messages, egress records and their builders."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from statefun_sdk import (
+    BoolType,
+    DoubleType,
+    EgressMessage,
+    FloatType,
+    IntType,
+    LongType,
+    Message,
+    StringType,
+    Type,
+    TypedValue,
+    UndecodableValueError,
+    UserTypeError,
+    UserValueError,
+    egress_message_builder,
+    make_json_type,
+    message_builder,
+)
+
+JSON = make_json_type("t/json")
+PRIMITIVES: list[tuple[str, str, Any, Type[Any]]] = [
+    ("int_value", "int", 7, IntType),
+    ("bool_value", "bool", True, BoolType),
+    ("long_value", "long", 2**40, LongType),
+    ("str_value", "string", "hi", StringType),
+    ("float_value", "float", 0.5, FloatType),
+    ("double_value", "double", 0.1, DoubleType),
+]
+build: Any = message_builder  # the wrong calls below would not type-check
+
+
+@pytest.mark.parametrize(("keyword", "name", "value", "tpe"), PRIMITIVES)
+def test_a_primitive_value_is_built_and_read(keyword: str, name: str, value: Any, tpe: Type[Any]) -> None:
+    message = build("t/f", "x", **{keyword: value})
+    assert (message.target_typename, message.target_id) == ("t/f", "x")
+    assert message.value_typename() == f"io.statefun.types/{name}"
+    assert message.raw_value() == tpe.serializer().serialize(value)
+    assert message.is_type(tpe)
+    assert message.as_type(tpe) == value
+    for _, other, _, _ in PRIMITIVES:
+        assert getattr(message, f"is_{other}")() is (other == name)
+    assert getattr(message, f"as_{name}")() == value
+    assert message.raw_value() == build("t/f", "x", value=value, value_type=tpe).raw_value()
+
+
+@pytest.mark.parametrize("keyword", ["int_value", "long_value", "float_value", "double_value", "bool_value"])
+def test_zero_is_a_value(keyword: str) -> None:
+    message = build("t/f", "x", **{keyword: 0})
+    assert message.raw_value() == b""
+    assert message.typed_value == TypedValue(message.value_typename(), True, b"")
+
+
+def test_a_value_of_any_type_is_built() -> None:
+    message = message_builder("t/f", "x", value={"a": 1}, value_type=JSON)
+    assert message.is_type(JSON)
+    assert message.as_type(JSON) == {"a": 1}
+    assert repr(message) == "Message(to t/f/x, t/json, 8 bytes)"
+
+
+def test_the_value_is_decoded_without_a_look_at_the_typename() -> None:
+    message = message_builder("t/f", "x", int_value=0)
+    assert message.as_string() == ""
+    with pytest.raises(UndecodableValueError):
+        message_builder("t/f", "x", int_value=1).as_string()
+
+
+def test_a_message_without_a_value_reads_as_none() -> None:
+    message = Message("t/f", "x", TypedValue("io.statefun.types/int", False))
+    for _, name, _, tpe in PRIMITIVES:
+        assert getattr(message, f"as_{name}")() is None
+        assert message.as_type(tpe) is None
+    assert message.raw_value() is None
+    assert message.is_int()
+    assert message.typed_value == TypedValue("io.statefun.types/int", False, b"")
+    assert repr(message) == "Message(to t/f/x, io.statefun.types/int, no value)"
+
+
+def test_the_typed_value_of_another_sdk_is_taken() -> None:
+    protobuf_like: Any = SimpleNamespace(typename="t/x", has_value=True, value=b"ab")
+    message = Message("t/f", "x", protobuf_like)
+    assert message.typed_value == TypedValue("t/x", True, b"ab")
+    assert Message("t/g", "y", message.typed_value).raw_value() == b"ab"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        (("", "x", TypedValue("t/x")), UserValueError, "target typename is missing"),
+        ((None, "x", TypedValue("t/x")), UserValueError, "target typename is missing"),
+        ((7, "x", TypedValue("t/x")), UserTypeError, "target typename must be a str"),
+        (("t/f", "", TypedValue("t/x")), UserValueError, "target id is empty"),
+        (("t/f", 7, TypedValue("t/x")), UserTypeError, "target id must be a str"),
+        (("t/f", "x", None), UserValueError, "typed_value is missing"),
+        (("t/f", "x", 7), UserTypeError, "typed_value must be a TypedValue, not int"),
+    ],
+)
+def test_a_message_needs_all_its_parts(arguments: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        Message(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "text"),
+    [
+        (("", "x"), UserValueError, "target typename is missing"),
+        ((None, "x"), UserValueError, "target typename is missing"),
+        ((7, "x"), UserTypeError, "target typename must be a str"),
+        (("t/f", ""), UserValueError, "target id is empty"),
+        (("t/f", None), UserTypeError, "target id must be a str"),
+        (("t/f", 7), UserTypeError, "not int 7"),
+        (("t/f", "\ud800"), UserValueError, "cannot be encoded as UTF-8"),
+    ],
+)
+def test_a_builder_needs_a_whole_target(target: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        build(*target, int_value=1)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "text"),
+    [
+        ({}, UserTypeError, "takes exactly one of .* given: none"),
+        ({"int_value": 1, "str_value": "x"}, UserTypeError, "given: int_value, str_value"),
+        ({"int_value": 1, "value_type": IntType}, UserTypeError, "given: int_value, value_type"),
+        ({"value": 1, "value_type": IntType, "int_value": 1}, UserTypeError, "takes exactly one of"),
+        ({"int_value": None}, UserValueError, "int_value is None"),
+        ({"value": None, "value_type": IntType}, UserValueError, "value is None"),
+        ({"value": 1}, UserValueError, "belong together"),
+        ({"value_type": IntType}, UserValueError, "belong together"),
+        ({"integer": 1}, UserValueError, "unknown keyword 'integer'; give one of int_value"),
+        ({"value": 1, "value_type": int}, UserTypeError, "value_type must be a statefun Type"),
+        ({"value": 1, "value_type": None}, UserTypeError, "value_type must be a statefun Type"),
+        ({"int_value": 2**31}, UserValueError, "does not fit into 32 bits"),
+        ({"int_value": "1"}, UserTypeError, "needs an int"),
+        ({"str_value": 1}, UserTypeError, "needs a str"),
+    ],
+)
+def test_a_builder_needs_exactly_one_value(keywords: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        build("t/f", "x", **keywords)
+
+
+def test_an_egress_record_is_built() -> None:
+    record = egress_message_builder("t/out", "hi", StringType)
+    assert isinstance(record, EgressMessage)
+    assert record.typename == "t/out"
+    assert record.value_typename() == "io.statefun.types/string"
+    assert record.raw_value() == b"\x0a\x02hi"
+    assert record.typed_value == TypedValue("io.statefun.types/string", True, b"\x0a\x02hi")
+    assert repr(record) == "EgressMessage(to t/out, io.statefun.types/string, 4 bytes)"
+    again = EgressMessage("t/out", record.typed_value)
+    assert again.raw_value() == record.raw_value()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        (("", 1, IntType), UserValueError, "egress typename is missing"),
+        ((None, 1, IntType), UserValueError, "egress typename is missing"),
+        ((7, 1, IntType), UserTypeError, "egress typename must be a str"),
+        (("t/out", None, IntType), UserValueError, "value is None"),
+        (("t/out", 1, None), UserTypeError, "value_type must be a statefun Type"),
+    ],
+)
+def test_an_egress_record_needs_all_its_parts(arguments: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        egress_message_builder(*arguments)
+
+
+def test_an_egress_message_needs_a_typed_value() -> None:
+    with pytest.raises(UserValueError, match="typed_value is missing"):
+        EgressMessage("t/out", None)  # type: ignore[arg-type]
