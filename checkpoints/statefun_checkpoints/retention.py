@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from statefun_checkpoints import layout
-from statefun_checkpoints.errors import StoreUnavailable
+from statefun_checkpoints import entry_format, layout
+from statefun_checkpoints.errors import CheckpointError, StoreRefused
 from statefun_checkpoints.model import Entry
-from statefun_checkpoints.store_requests import Delete, List, StoreSteps
+from statefun_checkpoints.store_requests import Delete, Get, List, ObjectStore, StoreSteps, run_store
 
 SNAPSHOTS_KEPT_DEFAULT = 3
 GRACE_MS_DEFAULT = 60_000  # longer than reading a snapshot takes
@@ -96,20 +96,56 @@ class Collector:
         self._unreferenced_since = {name: self._unreferenced_since.get(name, now_ms) for name in garbage}
         return [name for name in garbage if now_ms - self._unreferenced_since[name] >= self._grace_ms]
 
-    def run(self, *, entries: Sequence[Entry], generation: int, now_ms: int) -> StoreSteps[list[str]]:
-        """List, plan and delete; return what was deleted. What gets no answer is left for the next run."""
-        try:
-            names: list[str] = yield List(layout.DATA_PREFIX)
-        except StoreUnavailable:
-            return []
-        deleted = []
-        for name in self.plan(entries=entries, names=names, generation=generation, now_ms=now_ms):
+    def run(self, *, retained_slots: Sequence[int], generation: int, now_ms: int) -> StoreSteps[list[str]]:
+        """Read the retained entries, list, plan and delete; return what was deleted.
+
+        Args:
+            retained_slots: of all retained entries.
+            generation: ours, which holds the commit log.
+            now_ms: a monotonic clock.
+
+        Raises:
+            StoreUnavailable: no answer; what was not deleted is found again by the next run.
+            StoreRefused: the store said no, or a retained entry cannot be read: then nothing is
+                deleted, for nothing is known to be safe.
+        """
+        entries = []
+        for slot in retained_slots:
+            path = layout.slot_path(slot)
+            data: bytes | None = yield Get(path)
             try:
-                yield Delete(name)
-            except StoreUnavailable:
-                continue
-            deleted.append(name)
-        return deleted
+                entries.append(entry_format.decode_entry(data or b"", path))
+            except CheckpointError as error:
+                raise StoreRefused(path, "collect the data objects that", str(error)) from error
+        names: list[str] = yield List(layout.DATA_PREFIX)
+        garbage = self.plan(entries=entries, names=names, generation=generation, now_ms=now_ms)
+        for name in garbage:
+            yield Delete(name)
+        return garbage
+
+
+def collect(
+    store: ObjectStore,
+    retained_slots: Sequence[int],
+    generation: int,
+    *,
+    collector: Collector | None = None,
+    now_ms: int = 0,
+) -> list[str]:
+    """Delete what no retained entry needs and return the names. Blocking; may take a while.
+
+    Args:
+        store: of the application.
+        retained_slots: of all retained entries. Empty deletes nothing.
+        generation: ours, which holds the commit log.
+        collector: kept between calls, it grants the grace period; without one there is none.
+        now_ms: a monotonic clock, for the collector.
+
+    Raises:
+        StoreError: some or all may be left, for the next call.
+    """
+    chosen = collector or Collector(grace_ms=0)
+    return run_store(store, chosen.run(retained_slots=retained_slots, generation=generation, now_ms=now_ms))
 
 
 def unreferenced(*, entries: Sequence[Entry], names: Iterable[str], generation: int) -> list[str]:

@@ -13,7 +13,6 @@ import secrets
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from statefun_checkpoints import layout
@@ -24,84 +23,12 @@ from statefun_checkpoints.errors import (
     StoreUnsuitable,
     UnsafePath,
 )
-from statefun_checkpoints.store_requests import Create, Delete, Get, List, Put, StoreRequest, StoreSteps
-
-T = TypeVar("T")
+from statefun_checkpoints.store_requests import ObjectStore as ObjectStore
+from statefun_checkpoints.store_requests import perform as perform
+from statefun_checkpoints.store_requests import run_store as run_store
 
 # A name never starts with a dot: such files are ours while they are being written.
 _SEGMENT = re.compile(r"[A-Za-z0-9_~][A-Za-z0-9_~.=+@-]*")
-
-
-class ObjectStore(Protocol):
-    """Blocking access to objects under one root. Safe to use from several threads.
-
-    Every method raises `StoreUnavailable` when there is no definite answer and `StoreRefused`
-    when there is one and it is no; names are checked and refused with `UnsafePath`.
-    """
-
-    @property
-    def uri(self) -> str:
-        """The root, as `open_store` takes it."""
-        ...
-
-    def get(self, path: str) -> bytes | None:
-        """Return the object, None if it is absent."""
-        ...
-
-    def put(self, path: str, data: bytes) -> None:
-        """Write the object, replacing what was there. Durable on return; readers see all or nothing."""
-        ...
-
-    def create(self, path: str, data: bytes) -> bool:
-        """Write the object if it is absent and return whether it was. Durable on return.
-
-        Of any number of concurrent callers at most one gets True.
-        """
-        ...
-
-    def list(self, prefix: str, start_after: str = "") -> list[str]:
-        """Return the names that start with ``prefix`` and sort after ``start_after``, sorted."""
-        ...
-
-    def delete(self, path: str) -> None:
-        """Remove the object if it is there."""
-        ...
-
-
-def run_store(store: ObjectStore, steps: StoreSteps[T]) -> T:
-    """Run a procedure on a store to its end and return its result.
-
-    Retries nothing: what to do about a missing answer is the procedure's decision.
-    """
-    try:
-        request = next(steps)
-        while True:
-            try:
-                answer = perform(store, request)
-            except StoreError as error:
-                request = steps.throw(error)
-            else:
-                request = steps.send(answer)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-
-
-def perform(store: ObjectStore, request: StoreRequest) -> bytes | bool | list[str] | None:
-    """Perform one request and return its answer."""
-    match request:
-        case Get(path):
-            return store.get(path)
-        case Put(path, data):
-            store.put(path, data)
-            return None
-        case Create(path, data):
-            return store.create(path, data)
-        case List(prefix, start_after):
-            return store.list(prefix, start_after)
-        case Delete(path):
-            store.delete(path)
-            return None
 
 
 def open_store(uri: str, *, probe: bool = False) -> ObjectStore:
