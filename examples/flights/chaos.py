@@ -77,7 +77,8 @@ class Watch:
             StatusEnded: there will be none.
         """
         async with self._changed:
-            await self._changed.wait()
+            if self._ended is None:
+                await self._changed.wait()
             if self._ended is not None:
                 raise self._ended
             return self.latest
