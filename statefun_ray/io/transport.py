@@ -146,11 +146,12 @@ class FrameConnection(asyncio.Protocol):
         if not self.is_open:
             return
         self._out.append(size_bytes.to_bytes(_HEADER_BYTES, "big"))
-        self._out.append(frame)
-        self._out_bytes += size_bytes + _HEADER_BYTES
-        if not self._is_flush_due:
-            self._is_flush_due = True
-            self._loop.call_soon(self.flush)
+        self._queue(frame, size_bytes + _HEADER_BYTES)
+
+    def send_framed(self, data: bytes) -> None:
+        """As ``send``, for bytes that start with their length already."""
+        if self.is_open:
+            self._queue(data, len(data))
 
     def flush(self) -> None:
         """Hand everything queued to the kernel, or to the buffer in front of it."""
@@ -213,6 +214,13 @@ class FrameConnection(asyncio.Protocol):
         self._end(f"connection lost: {exc}" if exc is not None else "the peer closed the connection")
 
     # --- inside -------------------------------------------------------------------------
+
+    def _queue(self, data: bytes, size_bytes: int) -> None:
+        self._out.append(data)
+        self._out_bytes += size_bytes
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self.flush)
 
     def _break(self, reason: str) -> None:
         if self._transport is not None:
