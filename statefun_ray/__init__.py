@@ -14,8 +14,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from statefun_checkpoints.tables import open_checkpoint as open_checkpoint
     from statefun_ray import testing as testing
+    from statefun_ray.api import open_checkpoint as open_checkpoint
     from statefun_ray.api import run as run
     from statefun_sdk import BoolType as BoolType
     from statefun_sdk import BoundFunction as BoundFunction
@@ -85,7 +85,7 @@ _SDK_NAMES = (
 _HOMES: dict[str, tuple[str, str]] = {
     **{name: ("statefun_sdk", name) for name in _SDK_NAMES},
     "run": ("statefun_ray.api", "run"),
-    "open_checkpoint": ("statefun_checkpoints.tables", "open_checkpoint"),
+    "open_checkpoint": ("statefun_ray.api", "open_checkpoint"),
     "testing": ("statefun_ray.testing", ""),
 }
 
