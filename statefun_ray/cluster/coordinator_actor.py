@@ -1,0 +1,195 @@
+"""The coordinator of one application: a `CoordinatorHost` in a Ray actor.
+
+Detached, and restarted by Ray for ever. All it is given is the deployment; generation, snapshots
+and registered ingress logs are read from the store, so it comes back from a kill -9, on another
+node, or on a new cluster in the same way. Its workers belong to it and die with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from typing import Any, Final
+
+import ray
+
+from statefun_checkpoints.store import open_store
+from statefun_ray.cluster.deployment import NAMESPACE, Deployment, coordinator_name, ingress_name
+from statefun_ray.cluster.process import bind_host, configure_logging, host_name
+from statefun_ray.cluster.spawner import RaySpawner
+from statefun_ray.cluster.target import load_functions
+from statefun_ray.core.coordinator import CoordinatorConfig
+from statefun_ray.core.effects import Stopped
+from statefun_ray.io.coordinator_host import CoordinatorHost, CoordinatorHostConfig
+from statefun_ray.io.invoke_local import describe_functions
+
+logger = logging.getLogger(__name__)
+
+INGRESS_RETRY_S: Final = 0.05
+"""Between two attempts to ask a restarting ingress where its feed is."""
+
+INGRESS_ANSWER_S: Final = 2.0
+"""An ingress that takes longer is busy or frozen; status goes without it."""
+
+FAREWELL_S: Final = 1.0
+"""After a stop, for the last answers to leave before the process ends."""
+
+
+class CoordinatorActor:
+    """What drivers talk to. Every call may be repeated; none changes anything twice."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        configure_logging()
+        self._deployment = deployment
+        self._ingress: dict[str, Any] = {"role": "ingress", "index": 0, "state": "starting"}
+        self._host: CoordinatorHost | None = None
+        self._is_stopping = False
+        loop = asyncio.get_running_loop()
+        self._outcome: asyncio.Future[dict[str, Any]] = loop.create_future()
+        self._tasks = [loop.create_task(self._run()), loop.create_task(self._watch_ingress())]
+
+    # --- calls of drivers -------------------------------------------------------------------------
+
+    async def status(self) -> dict[str, Any]:
+        """Return everything `statefun-ray status` shows."""
+        status = self._host.status() if self._host is not None else {"phase": "starting", "generation": 0}
+        status.pop("workers", None)
+        counts = await self._ingress_counts()
+        accepted, processed = counts.get("accepted", 0), status.get("processed", 0)
+        return {
+            "name": self._deployment.name,
+            "url": self._deployment.url,
+            "storage": self._deployment.storage,
+            "target": self._deployment.source.target,
+            **status,
+            "processes": [self._own_process(), self._ingress, *self._worker_processes()],
+            "accepted": accepted,
+            "lag": counts.get("lag", max(0, accepted - processed)),
+            "ingress": counts,
+        }
+
+    async def finished(self) -> dict[str, Any]:
+        """Return how the application ended, when it has: ``error`` is empty after a clean stop."""
+        return await asyncio.shield(self._outcome)
+
+    async def stop(self) -> dict[str, Any]:
+        """Accept no more events, take a final snapshot, end every process, and return how it went."""
+        if not self._is_stopping:
+            self._is_stopping = True
+            await self._tell_ingress("drain")
+            if self._host is not None:
+                await self._host.stop()
+            else:
+                self._end(Stopped("stopped before it had started", {}))
+        return await self.finished()
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        deployment = self._deployment
+        try:
+            functions = load_functions(deployment.source)
+            store = await asyncio.to_thread(open_store, deployment.storage)
+            spawner = RaySpawner(deployment)
+            own_host = bind_host(deployment)
+            host = CoordinatorHost(
+                CoordinatorHostConfig(
+                    core=CoordinatorConfig(
+                        name=deployment.name,
+                        worker_count=deployment.workers,
+                        nonce=secrets.token_hex(16),
+                        snapshot_interval_ms=deployment.snapshot_interval_ms,
+                        **deployment.settings,
+                    ),
+                    bind_host=own_host,
+                    secret=deployment.secret,
+                ),
+                describe_functions(functions),
+                store,
+                spawner,
+            )
+            spawner.on_lost = host.worker_lost
+            await host.start()
+            self._host = host
+            self._tell_host_of_ingress()
+            self._end(await host.run())
+        except Exception as error:
+            logger.exception("the coordinator of %s failed", deployment.name)
+            self._end(Stopped(f"{type(error).__name__}: {error}", {}))
+
+    def _end(self, stopped: Stopped) -> None:
+        if not self._outcome.done():
+            self._outcome.set_result({"error": stopped.error, **stopped.details})
+            self._tasks.append(asyncio.get_running_loop().create_task(self._end_processes()))
+
+    async def _end_processes(self) -> None:
+        await self._tell_ingress("close")
+        await asyncio.sleep(FAREWELL_S)
+        for name in (ingress_name(self._deployment.name, 0), coordinator_name(self._deployment.name)):
+            try:
+                ray.kill(await asyncio.to_thread(ray.get_actor, name, NAMESPACE), no_restart=True)
+            except ValueError:
+                logger.info("%s has ended already", name)
+
+    # --- the ingress ------------------------------------------------------------------------------
+
+    async def _watch_ingress(self) -> None:
+        """Follow the ingress through its restarts: every one has a feed at another port."""
+        name = ingress_name(self._deployment.name, 0)
+        while not self._outcome.done():
+            try:
+                actor = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
+                self._ingress = await actor.describe.remote()
+                self._tell_host_of_ingress()
+                await actor.hold.remote()  # ends with the process
+            except (ValueError, ray.exceptions.RayError) as error:
+                if self._ingress["state"] == "running":
+                    logger.warning(
+                        "the ingress is gone (%s), waiting for it to come back", type(error).__name__
+                    )
+                self._ingress = {**self._ingress, "state": "restarting"}
+            await asyncio.sleep(INGRESS_RETRY_S)
+
+    def _tell_host_of_ingress(self) -> None:
+        logs = self._ingress.get("logs")
+        if self._host is not None and logs is not None:
+            self._host.logs_known({log_id: (host, port) for log_id, (host, port) in logs.items()})
+
+    async def _tell_ingress(self, what: str) -> Any:
+        """Call a method of the ingress; None when it does not answer in time."""
+        name = ingress_name(self._deployment.name, 0)
+        try:
+            actor = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
+            return await asyncio.wait_for(getattr(actor, what).remote(), INGRESS_ANSWER_S)
+        except (ValueError, ray.exceptions.RayError, TimeoutError) as error:
+            logger.info("the ingress did not answer to %s: %s", what, type(error).__name__)
+            return None
+
+    async def _ingress_counts(self) -> dict[str, Any]:
+        counts: dict[str, Any] | None = await self._tell_ingress("counts")
+        return counts or {}
+
+    # --- processes --------------------------------------------------------------------------------
+
+    def _own_process(self) -> dict[str, Any]:
+        return {
+            "role": "coordinator",
+            "index": 0,
+            "pid": os.getpid(),
+            "node": host_name(),
+            "state": "stopping" if self._is_stopping else "running",
+        }
+
+    def _worker_processes(self) -> list[dict[str, Any]]:
+        if self._host is None:
+            return []
+        keys = ("index", "pid", "node", "state")
+        return [
+            {"role": "worker", **{key: worker[key] for key in keys}}
+            for worker in self._host.core.status()["workers"]
+        ]
+
+    def __repr__(self) -> str:
+        return "coordinator"  # Ray puts this in front of every line the process prints

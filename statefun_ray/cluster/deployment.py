@@ -1,0 +1,203 @@
+"""What is to run, as plain data: the only thing actors are constructed from.
+
+A coordinator that Ray restarts gets this again and nothing else; everything that changes is read
+from the store.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from statefun_ray.cluster.errors import BadSetting
+from statefun_ray.cluster.target import AppSource
+from statefun_ray.durations import format_duration
+
+NAMESPACE: Final = "statefun-ray"
+"""The Ray namespace of all applications, so that any driver finds them by name."""
+
+COORDINATOR_CPUS: Final = 0.1
+INGRESS_CPUS: Final = 0.25
+WORKER_CPUS_DEFAULT: Final = 0.5
+"""Logical. Two workers, an ingress and the coordinator fit on two cores with room for another application."""
+
+WORKERS_DEFAULT: Final = 2
+WORKERS_MAX: Final = 128
+HTTP_DEFAULT: Final = "127.0.0.1:8080"
+SNAPSHOT_INTERVAL_MS_DEFAULT: Final = 1_000
+SNAPSHOT_INTERVAL_MS_MIN: Final = 50
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One application and how it is to run.
+
+    Attributes:
+        name: of the application, in the commit log, in Ray and on the command line.
+        source: where its functions are.
+        workers: how many.
+        worker_cpus: logical CPUs of each, a fraction if you like.
+        http_host: interface the ingress listens on.
+        http_port: its port, never 0: a restarted ingress comes back where it was.
+        storage: ``file://`` or ``s3://`` URI of snapshots and commit log.
+        log_dir: folder of the ingress log, on the ingress's own node.
+        snapshot_interval_ms: between periodic snapshots.
+        sinks: egress typename -> URI of its file sink; others go into the storage.
+        attached: the coordinator ends with the program that started it.
+        ingress_node: Ray id of the node the ingress log lives on.
+        many_nodes: processes may be on different machines, so loopback does not connect them.
+        secret: shared by the processes of this deployment; their connections prove they know it.
+        settings: further fields of the hosts' configurations by name, for tests and tuning.
+    """
+
+    name: str
+    source: AppSource
+    workers: int
+    worker_cpus: float
+    http_host: str
+    http_port: int
+    storage: str
+    log_dir: str
+    snapshot_interval_ms: int
+    sinks: Mapping[str, str] = field(default_factory=dict)
+    attached: bool = False
+    ingress_node: str = ""
+    many_nodes: bool = False
+    secret: bytes = field(default=b"", repr=False)
+    settings: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def cpus(self) -> float:
+        """Logical CPUs of all processes together."""
+        return COORDINATOR_CPUS + INGRESS_CPUS + self.workers * self.worker_cpus
+
+    @property
+    def cpus_by_role(self) -> str:
+        """How ``cpus`` comes about, for a person."""
+        return (
+            f"{self.workers} workers x {self.worker_cpus:g} + ingress {INGRESS_CPUS:g} + "
+            f"coordinator {COORDINATOR_CPUS:g}"
+        )
+
+    @property
+    def url(self) -> str:
+        """Where the HTTP ingress is reached from its own machine."""
+        host = "127.0.0.1" if self.http_host in ("0.0.0.0", "::", "") else self.http_host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.http_port}"
+
+
+def coordinator_name(application: str) -> str:
+    """Return the name of an application's coordinator actor."""
+    return f"{application}.coordinator"
+
+
+def ingress_name(application: str, index: int) -> str:
+    """Return the name of an application's ingress actor."""
+    return f"{application}.ingress.{index}"
+
+
+def application_of(actor_name: str) -> str | None:
+    """Return the application whose coordinator has this actor name, None for other actors."""
+    name, dot, role = actor_name.rpartition(".")
+    return name if dot and role == "coordinator" else None
+
+
+def checked_name(name: str) -> str:
+    """Return ``name`` if an application can have it.
+
+    Raises:
+        BadSetting: other characters than lower-case letters, digits and dashes, or too long.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise BadSetting("--name", name, "1 to 48 lower-case letters, digits and dashes, for example my-app")
+    return name
+
+
+def name_for(source: AppSource) -> str:
+    """Return the name an application gets when none is given: that of its module.
+
+    ``examples.greeter.main`` is called greeter.
+    """
+    parts = source.module.split(".")
+    while len(parts) > 1 and parts[-1] in ("main", "app", "__main__"):
+        parts.pop()
+    return re.sub(r"[^a-z0-9]+", "-", parts[-1].lower()).strip("-")[:48].strip("-") or "app"
+
+
+def parse_http(text: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT``, ``:PORT`` or ``PORT``; port 0 is any free one.
+
+    Raises:
+        BadSetting: neither of these, or the port is out of range.
+    """
+    host, colon, port = text.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    if not port.isdigit() or int(port) > 65_535 or (colon and "/" in host):
+        raise BadSetting("--http", text, "HOST:PORT with a port of 0 to 65535, for example 127.0.0.1:8080")
+    return host, int(port)
+
+
+def checked_storage(uri: str) -> str:
+    """Return the storage URI with an absolute path.
+
+    Raises:
+        BadSetting: neither ``file://`` nor ``s3://`` nor a plain path.
+    """
+    scheme = urlsplit(uri).scheme
+    if scheme == "s3":
+        return uri
+    if scheme == "file":
+        parts = urlsplit(uri)
+        # file://relative/path is a common slip: its first folder reads as a host.
+        path = Path(unquote(parts.netloc + parts.path)).expanduser()
+        return path.absolute().as_uri()
+    if scheme == "" and uri:
+        return Path(uri).expanduser().absolute().as_uri()
+    raise BadSetting("--storage", uri, "file:///folder, s3://bucket/prefix or a folder")
+
+
+def checked_workers(workers: int) -> int:
+    """Return ``workers`` if an application can have so many.
+
+    Raises:
+        BadSetting: fewer than one, or more than there are egress shards to own.
+    """
+    if not 1 <= workers <= WORKERS_MAX:
+        raise BadSetting("--workers", str(workers), f"1 to {WORKERS_MAX}")
+    return workers
+
+
+def checked_snapshot_interval(ms: int) -> int:
+    """Return ``ms`` if snapshots can be that frequent.
+
+    Raises:
+        BadSetting: more often than is useful.
+    """
+    if ms < SNAPSHOT_INTERVAL_MS_MIN:
+        raise BadSetting(
+            "--snapshot-interval",
+            f"{ms}ms",
+            f"{SNAPSHOT_INTERVAL_MS_MIN}ms or more (replies do not wait for it)",
+        )
+    return ms
+
+
+def summary_of(status: dict[str, Any]) -> str:
+    """Return a status in one line for people."""
+    snapshot = status.get("last_snapshot")
+    last = (
+        f"snapshot {snapshot['id']}, {format_duration(snapshot['age_ms'])} ago"
+        if snapshot
+        else "no snapshot yet"
+    )
+    parked = f", {status['parked']} addresses parked" if status.get("parked") else ""
+    return (
+        f"{status['phase']}, generation {status['generation']}, {last}: {status.get('accepted', 0):,} accepted, "
+        f"{status.get('processed', 0):,} processed, lag {status.get('lag', 0):,}{parked}"
+    )

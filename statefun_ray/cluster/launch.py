@@ -1,0 +1,402 @@
+"""Starting an application: check, deploy, wait until it is ready, stay with it.
+
+Everything that can be wrong is found before anything is deployed where that is possible, and said
+in one sentence. What was deployed and did not become ready is taken down again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from statefun_checkpoints.errors import CheckpointsError
+from statefun_checkpoints.store import open_store
+from statefun_ray.cluster import connection, operate, registry
+from statefun_ray.cluster.coordinator_actor import CoordinatorActor
+from statefun_ray.cluster.deployment import (
+    COORDINATOR_CPUS,
+    HTTP_DEFAULT,
+    INGRESS_CPUS,
+    NAMESPACE,
+    SNAPSHOT_INTERVAL_MS_DEFAULT,
+    WORKER_CPUS_DEFAULT,
+    WORKERS_DEFAULT,
+    Deployment,
+    checked_name,
+    checked_snapshot_interval,
+    checked_storage,
+    checked_workers,
+    coordinator_name,
+    ingress_name,
+    name_for,
+    parse_http,
+)
+from statefun_ray.cluster.errors import (
+    BadSetting,
+    ClusterOpen,
+    NameTaken,
+    NotEnoughCpus,
+    PortTaken,
+    StartFailed,
+    StorageUnusable,
+)
+from statefun_ray.cluster.ingress_actor import IngressActor
+from statefun_ray.cluster.target import (
+    AppSource,
+    check_not_importing,
+    load_functions,
+    source_of_functions,
+    source_of_target,
+)
+from statefun_ray.cluster.watch import Watch
+from statefun_ray.durations import parse_duration_ms
+from statefun_sdk.functions import StatefulFunctions
+
+logger = logging.getLogger(__name__)
+
+READY_S: Final = 90.0
+"""For a deployed application to become ready: loading a large state takes its time."""
+
+CPUS_FREE_S: Final = 5.0
+"""Ray takes a moment to count the CPUs of an application that has just ended as free."""
+
+
+class Application:
+    """A running application, seen from the program that started it."""
+
+    def __init__(self, deployment: Deployment, cluster: connection.Cluster, coordinator: Any) -> None:
+        self.deployment = deployment
+        self.cluster = cluster
+        self.coordinator = coordinator
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.deployment.name
+
+    @property
+    def url(self) -> str:
+        """Where its HTTP ingress listens."""
+        return self.deployment.url
+
+    def status(self) -> dict[str, Any]:
+        """Return what ``statefun-ray status --json`` prints."""
+        found: dict[str, Any] = operate.ask(self.name, "status", timeout_s=operate.ANSWER_S)
+        return found
+
+    def stop(self, *, now: bool = False) -> dict[str, Any]:
+        """End it with a final snapshot, or ``now``, and return how it went."""
+        outcome: dict[str, Any] = {} if now else operate.ask(self.name, "stop", timeout_s=operate.STOP_S)
+        operate.end_processes(self.name)
+        registry.forget(self.name)
+        return outcome
+
+
+def plan(
+    functions: StatefulFunctions | str,
+    *,
+    name: str | None = None,
+    workers: int = WORKERS_DEFAULT,
+    worker_cpus: float = WORKER_CPUS_DEFAULT,
+    http: str = HTTP_DEFAULT,
+    storage: str | None = None,
+    log_dir: str | None = None,
+    snapshot_interval: str | int | float = SNAPSHOT_INTERVAL_MS_DEFAULT / 1000,
+    attached: bool = False,
+    sinks: Mapping[str, str] | None = None,
+    settings: Mapping[str, int] | None = None,
+) -> Deployment:
+    """Return what `run` with these arguments would deploy.
+
+    Raises:
+        UserError: an argument cannot be used.
+    """
+    check_not_importing()
+    source = _source_of(functions)
+    name = checked_name(name if name is not None else name_for(source))
+    host, port = parse_http(http)
+    kept = registry.home() / name
+    if worker_cpus <= 0:
+        # Without any, an autoscaler sees an idle node and takes it away.
+        raise BadSetting("--worker-cpus", f"{worker_cpus:g}", "more than 0, for example 0.5")
+    if isinstance(snapshot_interval, str):
+        interval_ms = parse_duration_ms(snapshot_interval)
+    else:
+        interval_ms = round(snapshot_interval * 1000)
+    return Deployment(
+        name=name,
+        source=source,
+        workers=checked_workers(workers),
+        worker_cpus=worker_cpus,
+        http_host=host,
+        http_port=port,
+        storage=checked_storage(storage or str(kept / "storage")),
+        log_dir=str(Path(log_dir).expanduser().absolute() if log_dir else kept / "log"),
+        snapshot_interval_ms=checked_snapshot_interval(interval_ms),
+        sinks={egress: checked_storage(uri) for egress, uri in (sinks or {}).items()},
+        attached=attached,
+        secret=secrets.token_bytes(32),
+        settings=dict(settings or {}),
+    )
+
+
+def run(
+    functions: StatefulFunctions | str,
+    *,
+    address: str | None = None,
+    allow_open_cluster: bool = False,
+    say: Callable[[str], None] | None = None,
+    **options: Any,
+) -> None:
+    """Start an application and stay with it until it ends or is left.
+
+    Args:
+        functions: the functions, or where they are: ``module:name``.
+        address: of the Ray cluster: ``local`` for one that ends with this program, ``auto``,
+            ``HOST:PORT``; by default that of the Ray job or of ``RAY_ADDRESS``, else the head that
+            ``ray start`` left running on this machine, else a local one.
+        allow_open_cluster: run on several nodes although anybody on the network may join.
+        say: takes lines for the person who started it; they are printed unless given.
+        options: as `plan` takes them.
+
+    Raises:
+        UserError: an argument cannot be used.
+        LaunchError: the surroundings do not allow it now.
+    """
+    say = say or _print
+    deployment = plan(functions, **options)
+    application = start(deployment, address=address, allow_open_cluster=allow_open_cluster, say=say)
+    try:
+        Watch(application, say).until_end()
+    finally:
+        if application.cluster.started_here:
+            registry.forget(application.name)
+        connection.disconnect()
+
+
+def start(
+    deployment: Deployment,
+    *,
+    address: str | None = None,
+    allow_open_cluster: bool = False,
+    say: Callable[[str], None],
+) -> Application:
+    """Deploy an application and return it when it is ready.
+
+    Raises:
+        LaunchError: the surroundings do not allow it now, or it did not become ready.
+    """
+    if ray.is_initialized():
+        where = ray.get_runtime_context().gcs_address
+    else:
+        where = connection.choose_address(address)
+    _check_name_is_free_here(deployment.name)
+    _check_storage(deployment.storage)
+    deployment = _with_free_port(deployment)
+    if where == connection.LOCAL:
+        say(f"starting a local Ray ({deployment.cpus:g} CPUs needed: {deployment.cpus_by_role}) ...")
+    else:
+        say(f"joining the Ray cluster at {where} ...")
+    cluster = connection.connect(where, cpus=deployment.cpus, ship_code=deployment.source.sys_path[-1:])
+    try:
+        application = _deploy(deployment, cluster, allow_open_cluster=allow_open_cluster, say=say)
+    except BaseException:
+        connection.disconnect()
+        raise
+    registry.write_note(
+        registry.Note(
+            name=deployment.name,
+            address=cluster.address,
+            pid=os.getpid(),
+            local=cluster.started_here,
+            url=deployment.url,
+            storage=deployment.storage,
+        )
+    )
+    return application
+
+
+def _deploy(
+    deployment: Deployment,
+    cluster: connection.Cluster,
+    *,
+    allow_open_cluster: bool,
+    say: Callable[[str], None],
+) -> Application:
+    nodes = len(cluster.hosts)
+    if nodes > 1 and os.environ.get("RAY_AUTH_MODE") != "token" and not allow_open_cluster:
+        raise ClusterOpen(cluster.address, nodes)
+    if nodes > 1 and deployment.storage.startswith("file:"):
+        say(
+            f"note: {deployment.storage} must be one shared folder on all {nodes} nodes of this cluster; "
+            "s3:// needs nothing like it"
+        )
+    if operate.coordinator_of(deployment.name) is not None:
+        raise NameTaken(deployment.name, f"on the Ray cluster at {cluster.address}")
+    _check_cpus(deployment)
+    deployment = replace(
+        deployment,
+        many_nodes=not cluster.on_one_machine,
+        ingress_node=ray.get_runtime_context().get_node_id(),
+    )
+    # Owned by this program, an application ends with it; detached, it outlives it.
+    lifetime = "non_detached" if deployment.attached else "detached"
+    forever: dict[str, Any] = {
+        "lifetime": lifetime,
+        "namespace": NAMESPACE,
+        "max_restarts": -1,
+        "max_task_retries": 0,
+    }
+    coordinator = (
+        ray.remote(CoordinatorActor)
+        .options(name=coordinator_name(deployment.name), num_cpus=COORDINATOR_CPUS, **forever)
+        .remote(deployment)
+    )
+    ingress = (
+        ray.remote(IngressActor)
+        .options(
+            name=ingress_name(deployment.name, 0),
+            num_cpus=INGRESS_CPUS,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(deployment.ingress_node, soft=False),
+            **forever,
+        )
+        .remote(deployment, 0)
+    )
+    try:
+        _wait_ready(deployment, coordinator, ingress, say)
+    except BaseException:
+        operate.end_processes(deployment.name)
+        raise
+    return Application(deployment, cluster, coordinator)
+
+
+def _wait_ready(deployment: Deployment, coordinator: Any, ingress: Any, say: Callable[[str], None]) -> None:
+    """Return when workers run and the ingress serves.
+
+    Raises:
+        StartFailed: one of them cannot, or not in time.
+    """
+    name = deployment.name
+    deadline = time.monotonic() + READY_S
+    finished, serving = coordinator.finished.remote(), ingress.describe.remote()
+    said = ""
+    while True:
+        done, _ = ray.wait([finished, serving], num_returns=1, timeout=0.05)
+        if finished in done:
+            outcome = _result(name, finished)
+            raise StartFailed(name, outcome.get("error") or "it was stopped while it started")
+        if serving in done:
+            _result(name, serving)
+        try:
+            status = ray.get(coordinator.status.remote(), timeout=max(1.0, deadline - time.monotonic()))
+        except ray.exceptions.RayError as error:
+            raise StartFailed(name, f"its coordinator does not answer ({type(error).__name__})") from error
+        if status["phase"] == "running" and serving in done:
+            return
+        if status.get("last_error") and status["last_error"] != said:
+            said = status["last_error"]
+            say(f"trying again: {said}")
+        if time.monotonic() >= deadline:
+            raise StartFailed(
+                name, f"still {status['phase']} after {READY_S:g} s; {said or 'the Ray logs may say more'}"
+            )
+        time.sleep(0.05)
+
+
+def _result(name: str, call: Any) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = ray.get(call)
+        return found
+    except ray.exceptions.RayTaskError as error:
+        raise StartFailed(name, f"{error.cause}") from error
+    except ray.exceptions.RayError as error:
+        raise StartFailed(name, str(error).strip()) from error
+
+
+def _source_of(functions: StatefulFunctions | str) -> AppSource:
+    if isinstance(functions, str):
+        source = source_of_target(functions)
+        load_functions(source)  # wrong names are the user's to fix, before anything starts
+        return source
+    if not isinstance(functions, StatefulFunctions):
+        raise BadSetting(
+            "functions", type(functions).__name__, "a StatefulFunctions, or 'module:name' of one"
+        )
+    return source_of_functions(functions)
+
+
+def _check_name_is_free_here(name: str) -> None:
+    note = registry.read_note(name)
+    if note is not None and note.local:
+        raise NameTaken(name, f"at {note.url}, started by process {note.pid} of this machine")
+
+
+def _check_storage(uri: str) -> None:
+    try:
+        open_store(uri, probe=True)
+    except (CheckpointsError, OSError, ValueError) as error:
+        raise StorageUnusable(uri, str(error)) from error
+
+
+def _with_free_port(deployment: Deployment) -> Deployment:
+    """Return ``deployment`` with a port that nobody listens on now.
+
+    Raises:
+        PortTaken: somebody does, or the address is not of this machine.
+    """
+    host, port = deployment.http_host, deployment.http_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as error:
+            raise PortTaken(host, port, error.strerror or str(error)) from None
+        return replace(deployment, http_port=trial.getsockname()[1])
+
+
+def _check_cpus(deployment: Deployment) -> None:
+    """Fail where Ray would wait for ever.
+
+    Raises:
+        NotEnoughCpus: fewer are free than all processes need together.
+    """
+    deadline = time.monotonic() + CPUS_FREE_S
+    while True:
+        free = ray.available_resources().get("CPU", 0.0)
+        # Sums of decimal fractions: compare in thousandths.
+        if round(deployment.cpus, 3) <= round(free, 3):
+            return
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.2)
+    total = ray.cluster_resources().get("CPU", 0.0)
+    fixed = COORDINATOR_CPUS + INGRESS_CPUS
+    fitting = int(round((free - fixed) / deployment.worker_cpus, 6))
+    smaller = int((free - fixed) / deployment.workers * 100) / 100
+    advice = []
+    if fitting >= 1:
+        advice.append(f"--workers {fitting}")
+    if smaller >= 0.01:
+        advice.append(f"--worker-cpus {smaller:g}")
+    raise NotEnoughCpus(
+        round(deployment.cpus, 3),
+        deployment.cpus_by_role,
+        round(free, 3),
+        round(total, 3),
+        f"say {' or '.join(advice)}" if advice else "stop something, or add nodes",
+    )
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,173 @@
+"""Looking at and ending applications that run already: ``status`` and ``stop``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import ray
+
+from statefun_ray.cluster import connection, registry
+from statefun_ray.cluster.deployment import (
+    NAMESPACE,
+    application_of,
+    checked_name,
+    coordinator_name,
+    ingress_name,
+)
+from statefun_ray.cluster.errors import ClusterUnreachable, LaunchError, UnknownApplication
+
+ANSWER_S: Final = 10.0
+"""For a coordinator to answer, longer than Ray takes to restart one."""
+
+STOP_S: Final = 120.0
+"""For the final snapshot; after it the processes are killed, and what was not in it is done again."""
+
+
+class NoAnswer(LaunchError):
+    """The coordinator runs but does not answer."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        super().__init__(name, seconds)
+        self.name, self.seconds = name, seconds
+
+    def __str__(self) -> str:
+        return (
+            f"the coordinator of {self.name!r} did not answer within {self.seconds:g} s; try again, or end the "
+            f"application without a final snapshot: statefun-ray stop {self.name} --now"
+        )
+
+
+def status(name: str, address: str | None = None) -> dict[str, Any]:
+    """Return the status of the application ``name``.
+
+    Raises:
+        UnknownApplication: none of this name runs.
+        ClusterUnreachable: no Ray answers at the given address.
+        NoAnswer: the coordinator does not.
+    """
+    with _joined(name, address):
+        found: dict[str, Any] = ask(name, "status", timeout_s=ANSWER_S)
+        return found
+
+
+def statuses(name: str, address: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the status of ``name`` as often as it is asked for, until the application has ended.
+
+    Raises:
+        UnknownApplication: none of this name runs when the first is asked for.
+        ClusterUnreachable: no Ray answers at the given address.
+    """
+    with _joined(name, address):
+        yield ask(name, "status", timeout_s=ANSWER_S)
+        while True:
+            try:
+                yield ask(name, "status", timeout_s=ANSWER_S)
+            except (UnknownApplication, NoAnswer):
+                return
+
+
+def stop(name: str, address: str | None = None, *, now: bool = False) -> dict[str, Any]:
+    """End the application ``name`` with a final snapshot, and return how it went.
+
+    Args:
+        now: kill it instead; started again it goes on from its last snapshot all the same.
+
+    Raises:
+        UnknownApplication: none of this name runs.
+        ClusterUnreachable: no Ray answers at the given address.
+        NoAnswer: the coordinator does not.
+    """
+    with _joined(name, address):
+        outcome: dict[str, Any] = {} if now else ask(name, "stop", timeout_s=STOP_S)
+        end_processes(name)
+        return outcome
+
+
+def ask(name: str, method: str, *, timeout_s: float) -> Any:
+    """Call a method of the coordinator of ``name``, again while Ray restarts it.
+
+    Raises:
+        UnknownApplication: there is no such coordinator.
+        NoAnswer: not within ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        actor = coordinator_of(name)
+        if actor is None:
+            raise UnknownApplication(name, running_here(), "this Ray cluster")
+        try:
+            call = getattr(actor, method).remote()
+            return ray.get(call, timeout=max(0.1, deadline - time.monotonic()))
+        except ray.exceptions.GetTimeoutError:
+            raise NoAnswer(name, timeout_s) from None
+        except ray.exceptions.ActorDiedError:
+            raise UnknownApplication(name, running_here(), "this Ray cluster") from None
+        except ray.exceptions.ActorUnavailableError:
+            if time.monotonic() >= deadline:
+                raise NoAnswer(name, timeout_s) from None
+            time.sleep(0.1)
+
+
+def coordinator_of(name: str) -> Any | None:
+    """Return the coordinator actor of ``name`` in the joined cluster, None if there is none."""
+    try:
+        return ray.get_actor(coordinator_name(name), NAMESPACE)
+    except ValueError:
+        return None
+
+
+def running_here() -> tuple[str, ...]:
+    """Return the names of all applications in the joined cluster."""
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    found = {application_of(actor["name"]) for actor in actors if actor["namespace"] == NAMESPACE}
+    return tuple(sorted(name for name in found if name is not None))
+
+
+def end_processes(name: str) -> None:
+    """Kill what is left of ``name`` in the joined cluster and wait until its names are free."""
+    names = (coordinator_name(name), ingress_name(name, 0))
+    for actor_name in names:
+        try:
+            ray.kill(ray.get_actor(actor_name, NAMESPACE), no_restart=True)
+        except ValueError:
+            continue  # has ended by itself
+    deadline = time.monotonic() + ANSWER_S
+    while time.monotonic() < deadline:
+        living = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
+        if living.isdisjoint(names):
+            return
+        time.sleep(0.05)
+
+
+@contextmanager
+def _joined(name: str, address: str | None) -> Iterator[None]:
+    """Join the cluster that ``name`` most likely runs in, for the duration of the block."""
+    checked_name(name)
+    if ray.is_initialized():
+        yield
+        return
+    note = registry.read_note(name)
+    where = address or (note.address if note is not None else connection.choose_address(None))
+    known = tuple(other.name for other in registry.notes())
+    if where == connection.LOCAL:
+        raise UnknownApplication(
+            name, known, "the applications started on this machine; no Ray cluster runs here"
+        )
+    try:
+        connection.connect(where)
+    except ClusterUnreachable:
+        if address is not None or note is None:
+            raise
+        registry.forget(name)
+        others = tuple(other for other in known if other != name)
+        raise UnknownApplication(name, others, f"the Ray cluster at {where}, which is gone") from None
+    try:
+        yield
+    except UnknownApplication as unknown:
+        running = tuple(sorted({*unknown.running, *known} - {name}))
+        raise UnknownApplication(name, running, f"the Ray cluster at {where}") from None
+    finally:
+        connection.disconnect()

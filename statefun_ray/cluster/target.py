@@ -1,0 +1,207 @@
+"""``module:functions``: from a name to the functions of an application, in any process.
+
+Processes of an application are told where its code is, not given the code: each imports the
+module by itself. That is what lets a coordinator that Ray restarted hours later come up from
+plain data, and it keeps pickled closures out of everything.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from statefun_ray.cluster.errors import BadTarget
+from statefun_sdk.functions import StatefulFunctions
+
+_USAGE = "write module:name, for example my_app:functions for 'functions = StatefulFunctions()' in my_app.py"
+
+
+@dataclass(frozen=True, slots=True)
+class AppSource:
+    """Where an application's functions are found.
+
+    Attributes:
+        target: ``module:name``; name may be dotted.
+        sys_path: folders that the module's imports need, in order. Relative ones are taken from
+            the process's working directory, which in a Ray job is the uploaded one on every node.
+    """
+
+    target: str
+    sys_path: tuple[str, ...]
+
+    @property
+    def module(self) -> str:
+        """The dotted module of the target."""
+        return self.target.partition(":")[0]
+
+
+def source_of_target(target: str) -> AppSource:
+    """Return where ``target``, as written on a command line, is to be found.
+
+    Raises:
+        BadTarget: it is not of the form ``module:name``.
+    """
+    module, colon, name = target.partition(":")
+    if not colon or not module or not name:
+        raise BadTarget(target, "this names no object in a module", _USAGE)
+    if module.endswith(".py") or "/" in module:
+        dotted = module.removesuffix(".py").strip("./").replace("/", ".")
+        raise BadTarget(target, f"{module!r} is a file, not a module", f"say {dotted}:{name}")
+    # A console script does not have the working directory on its path; `python -m` does.
+    return AppSource(target, _search_path(os.getcwd()))
+
+
+def source_of_functions(functions: StatefulFunctions) -> AppSource:
+    """Return the importable name of functions that a running program holds.
+
+    Raises:
+        BadTarget: they are not a global of any imported module.
+    """
+    for module_name, module in list(sys.modules.items()):
+        variables = getattr(module, "__dict__", None)
+        if module_name == "__mp_main__" or not isinstance(variables, dict):
+            continue
+        for name, value in list(variables.items()):
+            if value is functions:
+                if module_name != "__main__":
+                    return AppSource(f"{module_name}:{name}", _search_path(os.getcwd()))
+                return _source_of_main(name)
+    raise BadTarget(
+        "run(functions)",
+        "these functions are not a global variable of any module, so worker processes cannot import them",
+        "assign them to a variable at the top level of a file",
+    )
+
+
+def _source_of_main(name: str) -> AppSource:
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:  # python -m package.module
+        return AppSource(f"{spec.name.removesuffix('.__main__')}:{name}", _search_path(os.getcwd()))
+    file = getattr(main, "__file__", None)
+    if file is None or not str(file).endswith(".py"):
+        raise BadTarget(
+            "run(functions)",
+            "these functions were defined interactively, so worker processes cannot import them",
+            "put them into a file",
+        )
+    path = Path(file).resolve()
+    return AppSource(f"{path.stem}:{name}", _search_path(str(path.parent), os.getcwd()))
+
+
+def _search_path(*folders: str) -> tuple[str, ...]:
+    """Return ``folders`` in both readings: absolute here, and relative to the working directory."""
+    here = os.getcwd()
+    found: dict[str, None] = {}
+    for folder in folders:
+        absolute = os.path.realpath(folder)
+        relative = os.path.relpath(absolute, os.path.realpath(here))
+        if not relative.startswith(".."):
+            found[relative] = None
+        found[absolute] = None
+    return tuple(found)
+
+
+def extend_sys_path(folders: tuple[str, ...]) -> None:
+    """Put those of ``folders`` that exist here in front of the module search path."""
+    here = [os.path.realpath(folder) for folder in folders if os.path.isdir(folder)]
+    for folder in reversed(list(dict.fromkeys(here))):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+
+
+_importing = ""
+"""The target whose module is being imported right now."""
+
+
+def check_not_importing() -> None:
+    """Refuse to start an application from within the import of its own module.
+
+    Raises:
+        BadTarget: ``run`` stands at the top level of a module that every process imports.
+    """
+    if _importing:
+        raise BadTarget(
+            _importing,
+            "run() is called while the module is imported, and every process of the application imports it",
+            "put the call under: if __name__ == '__main__':",
+        )
+
+
+def load_functions(source: AppSource) -> StatefulFunctions:
+    """Import and return the functions of an application.
+
+    Raises:
+        BadTarget: the module cannot be imported, or holds no such functions.
+    """
+    global _importing
+    _importing = source.target
+    try:
+        return _load(source)
+    finally:
+        _importing = ""
+
+
+def _load(source: AppSource) -> StatefulFunctions:
+    extend_sys_path(source.sys_path)
+    module_name, _, name = source.target.partition(":")
+    try:
+        found: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            looked = source.sys_path[-1] if source.sys_path else os.getcwd()
+            raise BadTarget(
+                source.target,
+                f"there is no module {module_name!r} (looked in {looked} and the installed packages)",
+                "check the spelling, or start from the folder that holds it",
+            ) from None
+        raise BadTarget(
+            source.target, f"importing {module_name} failed: {_last_line(error)}", "fix it"
+        ) from error
+    except BadTarget:
+        raise
+    except Exception as error:
+        raise BadTarget(
+            source.target, f"importing {module_name} failed: {_last_line(error)}", "fix it"
+        ) from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise BadTarget(
+                source.target,
+                f"{module_name} has no {name!r}",
+                f"it has {_functions_in(module_name) or _USAGE}",
+            )
+        found = getattr(found, part)
+    if not isinstance(found, StatefulFunctions):
+        raise BadTarget(
+            source.target,
+            f"{name!r} is a {type(found).__name__}, not a StatefulFunctions",
+            f"say {_functions_in(module_name) or _USAGE}",
+        )
+    if not found.functions:
+        raise BadTarget(
+            source.target, "no function is bound", "bind one with @functions.bind('namespace/name')"
+        )
+    return found
+
+
+def _functions_in(module_name: str) -> str:
+    variables = vars(sys.modules[module_name])
+    return " or ".join(
+        f"{module_name}:{name}" for name, value in variables.items() if isinstance(value, StatefulFunctions)
+    )
+
+
+def _last_line(error: BaseException) -> str:
+    """Return what was raised and the last place of the user's own code it came from."""
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
+    ]
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError) or len(frames) < 2:
+        return text
+    return f"{text} ({os.path.relpath(frames[-1].filename)}, line {frames[-1].lineno})"
