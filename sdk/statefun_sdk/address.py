@@ -117,11 +117,7 @@ def check_qualified(typename: object, what: str) -> str:
     parts = typename.split("/")
     if len(parts) != 2 or not all(parts):
         raise UserValueError(f"{what} {typename!r} must be 'namespace/name': one slash, two non-empty parts")
-    if not _is_utf8(typename):
-        raise UserValueError(
-            f"{what} {typename!r} cannot be encoded as UTF-8; remove the surrogate characters"
-        )
-    return typename
+    return check_text(typename, what)
 
 
 def check_id(target_id: object) -> str:
@@ -138,18 +134,27 @@ def check_id(target_id: object) -> str:
         )
     if not target_id:
         raise UserValueError("target id is empty; name the instance the message is for")
-    if not _is_utf8(target_id):
-        raise UserValueError(
-            f"target id {target_id!r} cannot be encoded as UTF-8; remove the surrogate characters"
-        )
-    return target_id
+    return check_text(target_id, "target id")
 
 
-def _is_utf8(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def check_text(text: object, what: str) -> str:
+    """Return ``text`` if it is a string that can be hashed, stored and sent as UTF-8.
+
+    Args:
+        text: what to check.
+        what: how the error text calls it.
+
+    Raises:
+        UserTypeError: it is not a string.
+        UserValueError: it holds surrogate characters, which UTF-8 has no form for.
+    """
+    if not isinstance(text, str):
+        raise UserTypeError(f"{what} must be a str, not {type(text).__name__} {text!r}")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserValueError(
+                f"{what} {text!r} cannot be encoded as UTF-8; remove the surrogate characters"
+            ) from None
+    return text

@@ -12,7 +12,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from statefun_sdk.address import SdkAddress, split_typename
+from statefun_sdk.address import SdkAddress, check_text, split_typename
 from statefun_sdk.errors import UserTypeError, UserValueError
 from statefun_sdk.messages import EgressMessage, Message
 from statefun_sdk.storage import Storage
@@ -93,10 +93,10 @@ class Context:
         """
         if type(message) is not Message:
             _check_is_message(message)
-        target_typename = message.target_typename
+        target_typename = message._target_typename
         if "/" not in target_typename:
             split_typename(target_typename)
-        self._sends.append((target_typename, message.target_id, message._value_typename, message._value))
+        self._sends.append((target_typename, message._target_id, message._value_typename, message._value))
 
     def send_after(self, duration: timedelta, message: Message, cancellation_token: str | None = "") -> None:
         """Send ``message`` some time after this call has succeeded.
@@ -113,14 +113,14 @@ class Context:
         """
         if type(message) is not Message:
             _check_is_message(message)
-        split_typename(message.target_typename)
+        split_typename(message._target_typename)
         self._delayed.append(
             (
                 "send",
                 _delay_ms(duration),
-                _checked_token(cancellation_token or ""),
-                message.target_typename,
-                message.target_id,
+                "" if cancellation_token is None else _checked_token(cancellation_token),
+                message._target_typename,
+                message._target_id,
                 message._value_typename,
                 message._value,
             )
@@ -148,9 +148,8 @@ class Context:
             UserValueError: the typename of the egress has no slash.
         """
         _check_is_egress_message(message)
-        if "/" not in message.typename:
-            split_typename(message.typename)
-        self._egress.append((message.typename, message._value_typename, message._value))
+        split_typename(message._typename)
+        self._egress.append((message._typename, message._value_typename, message._value))
 
     # -- for the runtime ----------------------------------------------------------------
 
@@ -187,9 +186,7 @@ def _check_is_egress_message(message: object) -> None:
 
 
 def _checked_token(token: object) -> str:
-    if not isinstance(token, str):
-        raise UserTypeError(f"the cancellation token must be a str, not {token!r}")
-    return token
+    return check_text(token, "the cancellation token")
 
 
 def _delay_ms(duration: object) -> int:

@@ -6,11 +6,11 @@ decoded when they are asked for; ``typed_value`` is made on demand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, Protocol, TypedDict, TypeVar, overload
 
 from statefun_sdk import codecs
-from statefun_sdk.address import check_id
+from statefun_sdk.address import check_id, check_text
 from statefun_sdk.errors import UserTypeError, UserValueError
 from statefun_sdk.types import Type, TypedValue, codec_of
 
@@ -29,17 +29,12 @@ class TypedValueLike(Protocol):
 
 
 class Message:
-    """A typed value with the function instance it is for.
+    """A typed value with the function instance it is for. It cannot be changed."""
 
-    Attributes:
-        target_typename: ``namespace/name`` of the function.
-        target_id: which instance.
-    """
+    __slots__ = ("_target_id", "_target_typename", "_value", "_value_typename")
 
-    __slots__ = ("_value", "_value_typename", "target_id", "target_typename")
-
-    target_typename: str
-    target_id: str
+    _target_typename: str
+    _target_id: str
     _value_typename: str
     _value: bytes | None
 
@@ -50,19 +45,29 @@ class Message:
             UserValueError: a part is missing or empty.
             UserTypeError: a part is of the wrong Python type.
         """
-        self.target_typename = _checked_target(target_typename)
-        self.target_id = check_id(target_id)
+        self._target_typename = _checked_target(target_typename)
+        self._target_id = check_id(target_id)
         self._value_typename, self._value = _parts_of(typed_value)
 
     @staticmethod
     def _of(target_typename: str, target_id: str, value_typename: str, value: bytes | None) -> Message:
         """Make a message from parts known to be right."""
         message = _new(Message)
-        message.target_typename = target_typename
-        message.target_id = target_id
+        message._target_typename = target_typename
+        message._target_id = target_id
         message._value_typename = value_typename
         message._value = value
         return message
+
+    @property
+    def target_typename(self) -> str:
+        """``namespace/name`` of the function it is for."""
+        return self._target_typename
+
+    @property
+    def target_id(self) -> str:
+        """The instance it is for."""
+        return self._target_id
 
     @property
     def typed_value(self) -> TypedValue:
@@ -142,7 +147,7 @@ class Message:
 
     def __repr__(self) -> str:
         return (
-            f"Message(to {self.target_typename}/{self.target_id}, "
+            f"Message(to {self._target_typename}/{self._target_id}, "
             f"{_described(self._value_typename, self._value)})"
         )
 
@@ -151,13 +156,13 @@ _new: Callable[[type[Message]], Message] = object.__new__
 
 
 class EgressMessage:
-    """A typed value for an egress.
+    """A typed value for an egress. It cannot be changed."""
 
-    Attributes:
-        typename: ``namespace/name`` of the egress.
-    """
+    __slots__ = ("_typename", "_value", "_value_typename")
 
-    __slots__ = ("_value", "_value_typename", "typename")
+    _typename: str
+    _value_typename: str
+    _value: bytes | None
 
     def __init__(self, typename: str, typed_value: TypedValueLike) -> None:
         """Address ``typed_value`` to an egress.
@@ -166,8 +171,13 @@ class EgressMessage:
             UserValueError: a part is missing.
             UserTypeError: a part is of the wrong Python type.
         """
-        self.typename = _checked_egress(typename)
+        self._typename = _checked_egress(typename)
         self._value_typename, self._value = _parts_of(typed_value)
+
+    @property
+    def typename(self) -> str:
+        """``namespace/name`` of the egress it is for."""
+        return self._typename
 
     @property
     def typed_value(self) -> TypedValue:
@@ -183,7 +193,7 @@ class EgressMessage:
         return self._value
 
     def __repr__(self) -> str:
-        return f"EgressMessage(to {self.typename}, {_described(self._value_typename, self._value)})"
+        return f"EgressMessage(to {self._typename}, {_described(self._value_typename, self._value)})"
 
 
 # -- builders ---------------------------------------------------------------------------
@@ -246,41 +256,18 @@ def message_builder(target_typename: str, target_id: str, **kwargs: Any) -> Mess
         value_typename, encode = primitive
         data = encode(value)
     else:
-        value_typename, data = encoded_keywords(kwargs)
+        value_typename, data = _encoded_pair(kwargs)
     # The checks of the constructor, with a short way for what is right.
-    if type(target_typename) is not str or not target_typename:
+    if type(target_typename) is not str or not target_typename or not target_typename.isascii():
         _checked_target(target_typename)
     if type(target_id) is not str or not target_id or not target_id.isascii():
         check_id(target_id)
     message = _new(Message)
-    message.target_typename = target_typename
-    message.target_id = target_id
+    message._target_typename = target_typename
+    message._target_id = target_id
     message._value_typename = value_typename
     message._value = data
     return message
-
-
-def encoded_keywords(kwargs: Mapping[str, Any]) -> tuple[str, bytes]:
-    """Return typename and bytes of the value given by ``ValueKeywords``.
-
-    Raises:
-        UserValueError: the value is None or out of range, or a keyword is unknown.
-        UserTypeError: a wrong number of keywords, or a value of the wrong Python type.
-    """
-    if len(kwargs) == 1:
-        [(keyword, value)] = kwargs.items()
-        primitive = _PRIMITIVES.get(keyword)
-        if primitive is None or value is None:
-            raise _refused_keyword(keyword)
-        typename, encode = primitive
-        return typename, encode(value)
-    if len(kwargs) != 2 or "value" not in kwargs or "value_type" not in kwargs:
-        given = ", ".join(kwargs) or "none"
-        raise UserTypeError(
-            f"a message takes exactly one of {', '.join(_PRIMITIVES)}, or value together with "
-            f"value_type; given: {given}"
-        )
-    return _encoded(kwargs["value"], kwargs["value_type"])
 
 
 def egress_message_builder(target_typename: str, value: T, value_type: Type[T]) -> EgressMessage:
@@ -291,14 +278,20 @@ def egress_message_builder(target_typename: str, value: T, value_type: Type[T]) 
         UserTypeError: ``value_type`` is not a ``Type``.
     """
     typename, data = _encoded(value, value_type)
-    message = EgressMessage.__new__(EgressMessage)
-    message.typename = _checked_egress(target_typename)
-    message._value_typename = typename
-    message._value = data
-    return message
+    return EgressMessage(target_typename, TypedValue(typename, True, data))
 
 
 # -- checks and conversions -------------------------------------------------------------
+
+
+def _encoded_pair(kwargs: dict[str, Any]) -> tuple[str, bytes]:
+    if len(kwargs) != 2 or "value" not in kwargs or "value_type" not in kwargs:
+        given = ", ".join(kwargs) or "none"
+        raise UserTypeError(
+            f"a message takes exactly one of {', '.join(_PRIMITIVES)}, or value together with "
+            f"value_type; given: {given}"
+        )
+    return _encoded(kwargs["value"], kwargs["value_type"])
 
 
 def _encoded(value: Any, value_type: Any) -> tuple[str, bytes]:
@@ -313,17 +306,13 @@ def _encoded(value: Any, value_type: Any) -> tuple[str, bytes]:
 def _checked_target(target_typename: object) -> str:
     if not target_typename:
         raise UserValueError("target typename is missing; name the function as 'namespace/name'")
-    if not isinstance(target_typename, str):
-        raise UserTypeError(f"target typename must be a str, not {target_typename!r}")
-    return target_typename
+    return check_text(target_typename, "target typename")
 
 
 def _checked_egress(typename: object) -> str:
     if not typename:
         raise UserValueError("egress typename is missing; name the egress as 'namespace/name'")
-    if not isinstance(typename, str):
-        raise UserTypeError(f"egress typename must be a str, not {typename!r}")
-    return typename
+    return check_text(typename, "egress typename")
 
 
 def _parts_of(typed_value: TypedValueLike) -> tuple[str, bytes | None]:
@@ -336,6 +325,9 @@ def _parts_of(typed_value: TypedValueLike) -> tuple[str, bytes | None]:
             f"typed_value must be a TypedValue, not {type(typed_value).__name__}; "
             f"build messages with message_builder(...)"
         ) from None
+    check_text(typename, "the typename of a value")
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise UserTypeError(f"the value of a TypedValue must be bytes, not {type(value).__name__} {value!r}")
     return typename, bytes(value) if has_value else None
 
 

@@ -27,7 +27,7 @@ from statefun_sdk.address import SdkAddress, check_id
 from statefun_sdk.context import Context, Delayed
 from statefun_sdk.errors import UserTypeError, UserValueError
 from statefun_sdk.functions import StatefulFunctions
-from statefun_sdk.messages import EgressMessage, Message, ValueKeywords, encoded_keywords
+from statefun_sdk.messages import EgressMessage, Message, ValueKeywords, message_builder
 from statefun_sdk.types import TypedValue, codec_of
 
 __all__ = ["Cancellation", "DelayedMessage", "Effects", "FunctionTester"]
@@ -235,7 +235,9 @@ class FunctionTester:
 
     def _argument(self, message: Message | TypedValue | None, value: ValueKeywords) -> Message:
         if message is None:
-            return Message._of(self.address.typename, self.address.id, *encoded_keywords(value))
+            build: Any = message_builder  # the overloads do not know a dictionary of keywords
+            built: Message = build(self.address.typename, self.address.id, **value)
+            return built
         if value:
             raise UserTypeError(
                 f"give a message or keywords, not both; given: {message!r} and {', '.join(value)}"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from statefun_sdk import codecs
+from statefun_sdk.address import check_text
 from statefun_sdk.errors import UserTypeError, UserValueError
 
 T = TypeVar("T")
@@ -72,9 +73,7 @@ class Type(ABC, Generic[T]):
         """
         if not typename:
             raise UserValueError("the typename of a Type is missing; write it as 'namespace/name'")
-        if not isinstance(typename, str):
-            raise UserTypeError(f"the typename of a Type must be a str, not {typename!r}")
-        self.typename = typename
+        self.typename = check_text(typename, "the typename of a Type")
         if self.is_json:
             _json_typenames.add(typename)
 

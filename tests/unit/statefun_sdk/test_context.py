@@ -131,9 +131,14 @@ def test_discarding_empties_everything_but_what_was_taken() -> None:
             UserValueError,
             "cannot be negative",
         ),
-        (lambda c: c.send_after(timedelta(0), a_message(), 7), UserTypeError, "token must be a str, not 7"),
+        (
+            lambda c: c.send_after(timedelta(0), a_message(), 0),
+            UserTypeError,
+            "token must be a str, not int 0",
+        ),
+        (lambda c: c.send_after(timedelta(0), a_message(), "\ud800"), UserValueError, "cannot be encoded"),
         (lambda c: c.cancel_delayed_message(""), UserValueError, "the cancellation token is empty"),
-        (lambda c: c.cancel_delayed_message(None), UserTypeError, "token must be a str, not None"),
+        (lambda c: c.cancel_delayed_message(None), UserTypeError, "token must be a str, not NoneType None"),
         (lambda c: c.send_egress(None), UserTypeError, "an EgressMessage is needed, not None"),
         (
             lambda c: c.send_egress(a_message()),

@@ -84,6 +84,22 @@ def test_a_message_without_a_value_reads_as_none() -> None:
     assert repr(message) == "Message(to t/f/x, io.statefun.types/int, no value)"
 
 
+def test_messages_cannot_be_changed() -> None:
+    message: Any = message_builder("t/f", "x", int_value=1)
+    record: Any = egress_message_builder("t/out", 1, IntType)
+    with pytest.raises(AttributeError):
+        message.target_id = "y"
+    with pytest.raises(AttributeError):
+        message.target_typename = "t/g"
+    with pytest.raises(AttributeError):
+        record.typename = "t/other"
+
+
+def test_names_beyond_ascii_are_fine() -> None:
+    message = message_builder("größe/maß", "é", int_value=1)
+    assert (message.target_typename, message.target_id) == ("größe/maß", "é")
+
+
 def test_the_typed_value_of_another_sdk_is_taken() -> None:
     protobuf_like: Any = SimpleNamespace(typename="t/x", has_value=True, value=b"ab")
     message = Message("t/f", "x", protobuf_like)
@@ -101,6 +117,18 @@ def test_the_typed_value_of_another_sdk_is_taken() -> None:
         (("t/f", 7, TypedValue("t/x")), UserTypeError, "target id must be a str"),
         (("t/f", "x", None), UserValueError, "typed_value is missing"),
         (("t/f", "x", 7), UserTypeError, "typed_value must be a TypedValue, not int"),
+        (("t/\ud800", "x", TypedValue("t/x")), UserValueError, "target typename .* cannot be encoded"),
+        (("t/f", "x", TypedValue("t/\ud800")), UserValueError, "typename of a value .* cannot be encoded"),
+        (
+            ("t/f", "x", SimpleNamespace(typename=7, has_value=True, value=b"")),
+            UserTypeError,
+            "must be a str",
+        ),
+        (
+            ("t/f", "x", SimpleNamespace(typename="t/x", has_value=True, value="1")),
+            UserTypeError,
+            "must be bytes",
+        ),
     ],
 )
 def test_a_message_needs_all_its_parts(arguments: Any, error: type[Exception], text: str) -> None:
@@ -117,6 +145,7 @@ def test_a_message_needs_all_its_parts(arguments: Any, error: type[Exception], t
         (("t/f", ""), UserValueError, "target id is empty"),
         (("t/f", None), UserTypeError, "target id must be a str"),
         (("t/f", 7), UserTypeError, "not int 7"),
+        (("t/\ud800", "x"), UserValueError, "cannot be encoded as UTF-8"),
         (("t/f", "\ud800"), UserValueError, "cannot be encoded as UTF-8"),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_type_needs_a_typename(typename: Any) -> None:
 
 
 def test_a_typename_is_text() -> None:
-    with pytest.raises(UserTypeError, match="must be a str, not 7"):
+    with pytest.raises(UserTypeError, match="must be a str, not int 7"):
         make_json_type(7)  # type: ignore[arg-type]
 
 
