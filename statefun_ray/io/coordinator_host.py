@@ -44,6 +44,9 @@ TICK_S: Final = 0.01
 STORE_THREADS: Final = 4
 """The core has one commit-log request under way, registrations and a collection beside it."""
 
+DRAIN_S: Final = 6.0
+"""After the final snapshot, for workers to publish and to release replies before they are ended."""
+
 _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -101,6 +104,9 @@ class CoordinatorHost:
         self._tasks: set[asyncio.Task[None]] = set()
         self._collector = Collector()
         self._collection: asyncio.Task[None] | None = None
+        self._is_draining = False
+        self._all_left = asyncio.Event()
+        self._draining: asyncio.Task[None] | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
         self._stopped: asyncio.Future[Stopped] | None = None
 
@@ -224,6 +230,10 @@ class CoordinatorHost:
         assert hello is not None
         if self._control.get(hello.source) is connection:
             del self._control[hello.source]
+            if self._is_draining:
+                if not self._control:
+                    self._all_left.set()
+                return
             self.worker_lost(hello.generation, hello.source, reason)
 
     def _drop_connections(self, generation: int) -> None:
@@ -248,6 +258,8 @@ class CoordinatorHost:
     def _perform_one(self, effect: CoordinatorEffect) -> None:
         match effect:
             case SendControl():
+                if isinstance(effect.message, Shutdown):
+                    self._is_draining = True
                 connection = self._control.get(effect.worker)
                 if connection is not None:
                     connection.send(encode_control(effect.message))
@@ -258,18 +270,14 @@ class CoordinatorHost:
                 self._hellos.clear()
                 self._spawn(self._start_workers(effect))
             case StopWorkers():
-                for worker in list(self._control):
-                    self._control[worker].send(encode_control(Shutdown(effect.generation)))
-                self._drop_connections(effect.generation)
-                self._spawn(self._stop_workers(effect))
+                self._draining = self._spawn(self._stop_workers(effect))
             case Collect():
                 if self._collection is None or self._collection.done():
                     self._collection = self._spawn(self._collect(effect))
             case Report():
                 logger.log(_LEVELS[effect.level], "%s", effect.text)
             case Stopped():
-                if self._stopped is not None and not self._stopped.done():
-                    self._stopped.set_result(effect)
+                self._spawn(self._finish(effect))
 
     async def _call_store(self, effect: StoreCall) -> None:
         try:
@@ -295,11 +303,25 @@ class CoordinatorHost:
             )
 
     async def _stop_workers(self, effect: StopWorkers) -> None:
+        if self._is_draining:
+            # An orderly end: each worker hands on what the final snapshot released, then leaves.
+            try:
+                async with asyncio.timeout(DRAIN_S):
+                    await self._all_left.wait()
+            except TimeoutError:
+                logger.warning("workers did not leave within %g s: %s", DRAIN_S, sorted(self._control))
+        self._drop_connections(effect.generation)
         try:
             await self._spawner.stop_workers(effect.generation)
         except Exception:
             # They are fenced; whatever still runs ends with its lease.
             logger.exception("workers could not be stopped generation=%d", effect.generation)
+
+    async def _finish(self, effect: Stopped) -> None:
+        if self._draining is not None:
+            await asyncio.wait([self._draining])
+        if self._stopped is not None and not self._stopped.done():
+            self._stopped.set_result(effect)
 
     async def _collect(self, effect: Collect) -> None:
         try:

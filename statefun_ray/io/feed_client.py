@@ -62,8 +62,15 @@ class FeedClient:
                 self._on_close(self.log_id)
                 self._closed.set()
 
+    def leave(self) -> None:
+        """Disconnect for good, after what was sent has been written; no callback."""
+        self._task.cancel()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
     def close(self) -> None:
-        """Disconnect for good, without a callback."""
+        """Disconnect for good and at once, without a callback."""
         self._task.cancel()
         if self._connection is not None:
             self._connection.abort()

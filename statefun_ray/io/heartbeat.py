@@ -119,12 +119,12 @@ class HeartbeatThread:
                     self._lose(f"the coordinator does not want this worker any more: {error.text}")
                     return
                 except OSError as error:
-                    logger.warning("heartbeat connection broken, trying again: %s", error)
                     if connection is not None:
                         connection.close()
                         connection = None
                     sent.clear()
-                    self._stopped.wait(self._heartbeat_s / 4)
+                    if not self._stopped.wait(self._heartbeat_s / 4):
+                        logger.warning("heartbeat connection broken, trying again: %s", error)
                 if not self._stopped.is_set() and time.monotonic() >= self._leased_until:
                     self._lose(
                         f"nothing heard from the coordinator for {self._lease_s:g} s; the lease has ended"

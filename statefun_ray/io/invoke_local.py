@@ -9,6 +9,8 @@ locked until the effects are applied.
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -22,8 +24,37 @@ from statefun_sdk.context import Context
 from statefun_sdk.functions import BoundFunction, StatefulFunctions
 from statefun_sdk.messages import Message
 
+logger = logging.getLogger(__name__)
+
 BLOCKING_THREADS_DEFAULT: Final = 32
 """Threads for ``blocking=True`` functions: enough to wait in, few enough to share two cores."""
+
+
+FAILURE_LOG_S: Final = 1.0
+"""Between two logged failures of one function: a poison batch must not fill the disk."""
+
+
+class FailureLog:
+    """Logs what user functions raise, with their traceback, but not a thousand times a second."""
+
+    def __init__(self) -> None:
+        self._logged_at: dict[str, float] = {}
+        self._left_out: dict[str, int] = {}
+
+    def report(self, typename: str, id: str, error: BaseException) -> None:
+        """Note one failed invocation; the address will try again."""
+        now_s = time.monotonic()
+        if now_s - self._logged_at.get(typename, -FAILURE_LOG_S) < FAILURE_LOG_S:
+            self._left_out[typename] = self._left_out.get(typename, 0) + 1
+            return
+        self._logged_at[typename] = now_s
+        logger.warning(
+            "function failed and will be tried again address=%s/%s unlogged=%d",
+            typename,
+            id,
+            self._left_out.pop(typename, 0),
+            exc_info=error,
+        )
 
 
 def describe_functions(functions: StatefulFunctions) -> dict[str, FunctionSpec]:
@@ -52,6 +83,7 @@ class EmbeddedInvoker:
         self._specs = describe_functions(functions)
         self._tables: dict[str, Sequence[Table]] = {}
         self._threads = threads
+        self._failures = FailureLog()
         self._pool: ThreadPoolExecutor | None = None
 
     @property
@@ -65,7 +97,7 @@ class EmbeddedInvoker:
         function = self._bound[function_type]
         if function.is_async or function.blocking:
             return None
-        return _inline_call(function, _views(tables))
+        return _inline_call(function, _views(tables), self._failures)
 
     async def run(self, invoke: Invoke) -> InvocationEffects | None:
         """Run an awaiting invocation to its end.
@@ -98,7 +130,7 @@ def _views(tables: Sequence[Table]) -> list[Any]:
     return [table if table.expire_ms else table.live for table in tables]
 
 
-def _inline_call(function: BoundFunction, views: Sequence[Any]) -> InlineCall:
+def _inline_call(function: BoundFunction, views: Sequence[Any], failures: FailureLog) -> InlineCall:
     fun, typename = function.fun, function.typename
     storage = function.storage_class(views)
     context = Context(typename, storage)
@@ -109,7 +141,11 @@ def _inline_call(function: BoundFunction, views: Sequence[Any]) -> InlineCall:
     ) -> InvocationEffects | None:
         discard()
         begin(id, caller_type, caller_id)
-        fun(context, message_of(typename, id, value_type, value))
+        try:
+            fun(context, message_of(typename, id, value_type, value))
+        except Exception as error:
+            failures.report(typename, id, error)
+            raise
         if storage._writes or context._sends or context._delayed or context._egress:
             return storage._writes, context._sends, context._delayed, context._egress
         return None

@@ -61,7 +61,7 @@ from statefun_ray.io.egress import Publisher, Sinks
 from statefun_ray.io.feed_client import FeedClient
 from statefun_ray.io.handshake import Hello, refusal_of
 from statefun_ray.io.heartbeat import HEARTBEAT_S, LEASE_S, HeartbeatThread, exit_process
-from statefun_ray.io.invoke_local import EmbeddedInvoker
+from statefun_ray.io.invoke_local import EmbeddedInvoker, FailureLog
 from statefun_ray.io.part_writer import PartWriter
 from statefun_ray.io.transport import FrameConnection, FrameServer, OnClose, OnFrame, connect
 from statefun_sdk import StatefulFunctions
@@ -84,6 +84,9 @@ IO_THREADS: Final = 4
 
 UNSENT_BYTES_PER_MESSAGE: Final = 100
 """What a small message takes in a channel frame: turns unsent bytes into messages that wait."""
+
+PUBLISH_LAST_S: Final = 5.0
+"""For publications after the final snapshot; the coordinator waits a little longer."""
 
 FAREWELL_S: Final = 0.2
 """For the last words to a coordinator to leave."""
@@ -149,6 +152,7 @@ class WorkerHost:
         self._heartbeat: HeartbeatThread | None = None
         self._core: Worker | None = None
         self._invoker: EmbeddedInvoker | None = None
+        self._failures = FailureLog()
         self._is_performing = False
         self._deferred: list[Callable[[Worker], None]] = []
         """Calls of the core that came up while its effects were being performed."""
@@ -426,15 +430,31 @@ class WorkerHost:
                 if self._feeds:
                     self._connect_feeds()
             case Shutdown():
-                assert self._ended is not None
-                if not self._ended.done():
-                    self._ended.set_result(None)
-                self._is_running = False
+                self._spawn(self._shut_down())
             case _:
                 if isinstance(message, Committed | Abort) and self._parts is not None:
                     self._parts.drop(message.snapshot_id)
                 if self._core is not None:
                     self._guarded(lambda core: core.control(message, wall_ms()))
+
+    async def _shut_down(self) -> None:
+        # Replies have been handed to the feeds; rows may still be on their way to their sinks. Those
+        # that do not make it stand in the final snapshot and are published after the next start.
+        deadline = asyncio.get_running_loop().time() + PUBLISH_LAST_S
+        while self._publisher is not None and self._publisher.backlog:
+            if asyncio.get_running_loop().time() > deadline:
+                logger.warning(
+                    "worker %d leaves %d publications to the next start",
+                    self.config.worker,
+                    self._publisher.backlog,
+                )
+                break
+            await asyncio.sleep(0.005)
+        for feed in self._feeds.values():
+            feed.leave()
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+        self._is_running = False
 
     def _connect_feeds(self) -> None:
         for log_id, address in self._logs.items():
@@ -560,11 +580,9 @@ class WorkerHost:
                 raise
             # The function cancelled itself, or let a cancelled task of its own show.
             error = describe_error(cancelled)
-        except (Exception, SystemExit) as raised:
+        except (Exception, SystemExit) as raised:  # noqa: BLE001 - reported below
             # User code may raise anything; the address carries it and tries again.
-            logger.warning(
-                "function %s failed: %s", effect.function_type, describe_error(raised), exc_info=raised
-            )
+            self._failures.report(effect.function_type, effect.id, raised)
             error = describe_error(raised)
         self._guarded(lambda core: core.invocation_done(effect.invocation_id, effects, error, wall_ms()))
 
