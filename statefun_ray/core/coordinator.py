@@ -28,7 +28,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from statefun_checkpoints import entry_format, resolve
+from statefun_checkpoints import entry_format, resolve, retention
 from statefun_checkpoints.commit_log import CommitLog, Fenced, Outcome
 from statefun_checkpoints.coordinator import SnapshotCoordinator, WorkerPart
 from statefun_checkpoints.errors import CheckpointError, StoreError
@@ -418,12 +418,7 @@ class Coordinator:
 
     def _trim(self) -> dict[str, int]:
         # Only once all retained snapshots are known: one from before the restore may be older.
-        if len(self._retained) < self.config.retain:
-            return {}
-        trim: dict[str, int] = {}
-        for position in self._retained[0].positions:
-            trim[position.log_id] = min(position.next_seq, trim.get(position.log_id, position.next_seq))
-        return trim
+        return retention.trim_positions(self._retained) if len(self._retained) == self.config.retain else {}
 
     def _abort_snapshot(self, reason: str) -> None:
         if self._committing:

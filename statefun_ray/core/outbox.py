@@ -44,6 +44,11 @@ class Outbox:
         """Epoch -> replies with the key group of their sender."""
 
     @property
+    def is_empty(self) -> bool:
+        """Whether everything emitted has left."""
+        return not self._egress and not self._replies
+
+    @property
     def has_open_replies(self) -> bool:
         """Whether a reply has been emitted since the last cut."""
         return _OPEN in self._replies

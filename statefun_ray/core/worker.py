@@ -482,7 +482,9 @@ class Worker:
         # The hot path: one dictionary look-up and one call per message, no object but the message.
         mailbox, busy, functions = self._mailbox, self._addresses.busy, self._functions
         applied = 0
-        for _ in range(min(limit, len(mailbox))):
+        for _ in range(limit):
+            if not mailbox:
+                break
             message = mailbox.popleft()
             target_type, id, caller_type, caller_id, value_type, value = message
             function = functions.get(target_type)
@@ -750,6 +752,18 @@ class Worker:
     def backlog(self) -> int:
         """Messages in mailbox and queues."""
         return len(self._mailbox) + self._addresses.waiting_count
+
+    def is_quiet(self, log_id: str, end_sequence: int) -> bool:
+        """Whether nothing is left to do for events of ``log_id`` below ``end_sequence``, parked addresses aside."""
+        position = self._positions.get(log_id)
+        parked = sum(len(address.waiting) for address in self._addresses.parked.values())
+        return (
+            position is not None
+            and position.next_sequence >= end_sequence
+            and self.backlog == parked
+            and not len(self._timers)
+            and self._outbox.is_empty
+        )
 
     def heartbeat(self, tick_age_ms: int) -> Heartbeat:
         """Return how this worker fares. The only method that another thread may call."""

@@ -1,0 +1,116 @@
+"""Judges of a finished simulation: each compares what the durable record says with what had to come."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from statefun_checkpoints import reader
+from statefun_checkpoints.model import Rows
+from statefun_checkpoints.store import run_store
+from statefun_checkpoints.verify import verify
+
+from statefun_ray.testing.workload import POISON
+
+if TYPE_CHECKING:
+    from statefun_ray.testing.simulator import Simulation
+
+
+def check_outcome(simulation: Simulation) -> list[str]:
+    """Return everything that is wrong with the final snapshot, the sink and the replies."""
+    entry = simulation.final_entry()
+    if entry is None:
+        return ["there is no snapshot"]
+    if entry.kind != "stop":
+        return [f"the newest entry is a {entry.kind}, expected the stop"]
+    books, counts, parked = _states(run_store(simulation.store.objects, reader.load(entry)).state)
+    return [
+        *_check_books(simulation, books, counts),
+        *_check_poison(simulation, counts, parked),
+        *_check_egress(simulation),
+        *_check_replies(simulation, books),
+        *_check_reads(simulation, counts),
+        *_check_store(simulation),
+    ]
+
+
+def _states(rows: Rows) -> tuple[dict[tuple[str, str], Any], dict[tuple[str, str], int], int]:
+    books: dict[tuple[str, str], Any] = {}
+    counts: dict[tuple[str, str], int] = {}
+    parked = 0
+    for table, id, value in zip(rows.table, rows.id, rows.value, strict=True):
+        assert value is not None, "a loaded row has a value"
+        function, _, state = table.rpartition(".")
+        if state == "book":
+            books[function, id] = json.loads(value)
+        elif state == "count":
+            counts[function, id] = int.from_bytes(value[1:], "little", signed=True)
+        parked += table == "~queue"
+    return books, counts, parked
+
+
+def _check_books(
+    simulation: Simulation, books: dict[tuple[str, str], Any], counts: dict[tuple[str, str], int]
+) -> Iterator[str]:
+    for address, expected in simulation.workload.expected.items():
+        count = counts.get(address, 0)
+        book = books.get(address, {"seen": 0, "errors": []})
+        if (count, book["seen"]) != (expected.count, expected.seen):
+            yield f"{address}: ran {count} times on ids {book['seen']}, expected {expected.count} on {expected.seen}"
+        if book["errors"]:
+            yield f"{address}: out of order: {book['errors']}"
+    for address in counts.keys() - simulation.workload.expected.keys():
+        yield f"{address} ran {counts[address]} times, expected never"
+
+
+def _check_poison(simulation: Simulation, counts: dict[tuple[str, str], int], parked: int) -> Iterator[str]:
+    if (POISON, "n0") in counts:
+        yield "a function that always raises has state"
+    if parked != simulation.poisoned:
+        yield f"{parked} messages wait at the end, expected {int(simulation.poisoned)}"
+
+
+def _check_egress(simulation: Simulation) -> Iterator[str]:
+    yield from simulation.sink.conflicts
+    found: list[int] = []
+    rows: dict[int, list[tuple[int, str, str, bytes | None]]] = {}
+    for (shard, _, _), published in sorted(simulation.sink.files.items()):
+        rows.setdefault(shard, []).extend(published)
+    for shard, published in rows.items():
+        sequences = [row[0] for row in published]
+        if sequences != list(range(len(sequences))):
+            yield f"egress shard {shard} holds rows {sequences}, expected every number once"
+        found += [int.from_bytes(row[3][1:], "little", signed=True) for row in published if row[3]]
+    if sorted(found) != sorted(simulation.workload.egress):
+        lost = set(simulation.workload.egress) - set(found)
+        yield f"egress holds {len(found)} records, expected {len(simulation.workload.egress)}; lost {sorted(lost)}"
+
+
+def _check_replies(simulation: Simulation, books: dict[tuple[str, str], Any]) -> Iterator[str]:
+    for producer in simulation.producers:
+        for sequence, replies in producer.replies.items():
+            kind = producer.requests[sequence - 1][0][0][0]
+            for id, request_id, count in replies:
+                recorded = books.get((kind, id), {"replies": {}})["replies"].get(request_id)
+                if recorded is None:
+                    yield f"request {sequence} of {producer.name} got reply {count}, but {kind}/{id} never gave it"
+                elif len(replies) > 1:
+                    yield f"request {sequence} of {producer.name} got {len(replies)} replies"
+
+
+def _check_reads(simulation: Simulation, counts: dict[tuple[str, str], int]) -> Iterator[str]:
+    committed: dict[tuple[str, str], int] = {}
+    for kind, id, is_committed, count in simulation.reads:
+        if count > counts.get((kind, id), 0):
+            yield f"a read of {kind}/{id} gave count {count}, the final one is {counts.get((kind, id), 0)}"
+        if is_committed:
+            if count < committed.get((kind, id), 0):
+                yield f"a committed read of {kind}/{id} gave {count} after {committed[kind, id]}"
+            committed[kind, id] = max(count, committed.get((kind, id), 0))
+
+
+def _check_store(simulation: Simulation) -> Iterator[str]:
+    report = run_store(simulation.store.objects, verify())
+    for finding in report.findings:
+        yield f"verify: {finding}"

@@ -1,0 +1,186 @@
+"""What runs in the simulation: functions that follow command trees, and what must come of it.
+
+A message carries a unique id and a list of commands: send on, send later, cancel, write egress,
+reply, fail a few times. Every function keeps in *its own state* how often it ran, the XOR of the
+ids it saw, and per sender the last sequence number: a message lost, doubled or overtaken shows
+there, whatever rollbacks happened in between. What the counts must be follows from the trees
+alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from random import Random
+from typing import Any, Final
+
+from statefun_sdk import (
+    Context,
+    IntType,
+    LongType,
+    Message,
+    StatefulFunctions,
+    ValueSpec,
+    egress_message_builder,
+    make_json_type,
+    message_builder,
+)
+
+COMMANDS: Final = make_json_type("simulation/commands")
+BOOK: Final = make_json_type("simulation/book")
+EGRESS: Final = "simulation/out"
+INLINE: Final = "simulation/inline"
+AWAITING: Final = "simulation/awaiting"
+POISON: Final = "simulation/poison"
+
+
+class SimulatedFailure(Exception):
+    """A function that was told to fail."""
+
+
+@dataclass
+class Expected:
+    """What one address must have seen in the end."""
+
+    count: int = 0
+    seen: int = 0
+    """XOR of the unique ids."""
+
+
+@dataclass
+class Workload:
+    """The events of one run and their expected outcome."""
+
+    rng: Random
+    ids: int = 6
+    depth: int = 3
+    expected: dict[tuple[str, str], Expected] = field(default_factory=dict)
+    egress: list[int] = field(default_factory=list)
+    attempts: dict[int, int] = field(default_factory=dict)
+    """Unique id -> failures left: outside all state, as a flaky dependency is."""
+    _unique: int = 0
+
+    def unique(self) -> int:
+        """Return a new id, spread over 30 bits so that XOR tells sums apart."""
+        self._unique += 1
+        return (self._unique * 2_654_435_761) % (1 << 30)
+
+    def event(self, *, reply: bool = False) -> tuple[str, str, dict[str, Any]]:
+        """Return ``(function type, id, command message)`` of one event and account for all it causes."""
+        kind, id, message = self._message(self.depth)
+        if reply:
+            message["c"].append(["reply"])
+        return kind, id, message
+
+    def _message(self, depth: int) -> tuple[str, str, dict[str, Any]]:
+        rng = self.rng
+        kind = AWAITING if rng.random() < 0.3 else INLINE
+        id = f"n{rng.randrange(self.ids)}"
+        unique = self.unique()
+        account = self.expected.setdefault((kind, id), Expected())
+        account.count += 1
+        account.seen ^= unique
+        commands: list[list[Any]] = []
+        for _ in range(rng.randrange(3) if depth else 0):
+            choice = rng.random()
+            if choice < 0.6:
+                commands.append(["send", *self._message(depth - 1)])
+            elif choice < 0.75:
+                commands.append(["after", rng.randrange(0, 120), *self._message(depth - 1)])
+            elif choice < 0.85:
+                commands += self._cancelled()
+            else:
+                self.egress.append(self.unique())
+                commands.append(["egress", self.egress[-1]])
+        if rng.random() < 0.05:
+            self.attempts[unique] = rng.randrange(1, 3)
+        return kind, id, {"u": unique, "c": commands}
+
+    def _cancelled(self) -> Iterator[list[Any]]:
+        # A delayed message that is cancelled in the same step: it must never arrive.
+        token = f"t{self.unique()}"
+        yield ["after-token", 50, token, INLINE, "never", {"u": 0, "c": []}]
+        yield ["cancel", token]
+
+    def functions(self) -> StatefulFunctions:
+        """Return functions that follow the commands."""
+        functions = StatefulFunctions()
+        specs = [
+            ValueSpec("book", BOOK),
+            ValueSpec("count", LongType),
+            ValueSpec("fresh", IntType, expire_after_write=timedelta(milliseconds=80)),
+            ValueSpec("warm", IntType, expire_after_call=timedelta(milliseconds=200)),
+            ValueSpec("flag", IntType),
+        ]
+
+        @functions.bind(INLINE, specs)
+        def inline(context: Context, message: Message) -> None:
+            self.follow(context, message)
+
+        @functions.bind(AWAITING, specs)
+        async def awaiting(context: Context, message: Message) -> None:
+            self.follow(context, message)
+
+        @functions.bind(POISON, [ValueSpec("count", LongType)])
+        def poison(context: Context, message: Message) -> None:
+            context.storage.count = 1
+            raise SimulatedFailure("always")
+
+        return functions
+
+    def follow(self, context: Context, message: Message) -> None:
+        """Run one message's commands."""
+        commands = message.as_type(COMMANDS)
+        storage = context.storage
+        book = storage.book or {"seen": 0, "last": {}, "sent": {}, "replies": {}, "errors": []}
+        count = (storage.count or 0) + 1
+        unique = commands["u"]
+        sequence = commands.get("s")
+        caller = context.caller
+        if sequence is not None and caller is not None:
+            sender = f"{caller.typename}/{caller.id}"
+            last = book["last"].get(sender, 0)
+            if sequence != last + 1:
+                book["errors"].append(f"{sequence} after {last} from {sender}")
+            book["last"][sender] = sequence
+        book["seen"] ^= unique
+        for command, *rest in commands["c"]:
+            if command == "send":
+                kind, id, nested = rest
+                target = f"{kind}/{id}"
+                number = book["sent"][target] = book["sent"].get(target, 0) + 1
+                context.send(message_builder(kind, id, value={**nested, "s": number}, value_type=COMMANDS))
+            elif command == "after":
+                delay_ms, kind, id, nested = rest
+                delayed = message_builder(kind, id, value=nested, value_type=COMMANDS)
+                context.send_after(timedelta(milliseconds=delay_ms), delayed)
+            elif command == "after-token":
+                delay_ms, token, kind, id, nested = rest
+                delayed = message_builder(kind, id, value=nested, value_type=COMMANDS)
+                context.send_after(timedelta(milliseconds=delay_ms), delayed, token)
+            elif command == "cancel":
+                context.cancel_delayed_message(rest[0])
+            elif command == "egress":
+                context.send_egress(egress_message_builder(EGRESS, rest[0], LongType))
+            elif caller is not None:
+                book["replies"][caller.id] = count
+                context.send(message_builder(caller.typename, caller.id, value=count, value_type=LongType))
+        storage.fresh = count if not storage.fresh else storage.fresh + 1
+        if storage.warm is None:
+            storage.warm = count
+        if count % 3 == 0:
+            del storage.flag
+        else:
+            storage.flag = count
+        storage.book = book
+        storage.count = count
+        if self.attempts.get(unique, 0) > 0:
+            self.attempts[unique] -= 1
+            raise SimulatedFailure(f"attempt on {unique}")
+
+
+def encode_commands(message: dict[str, Any]) -> bytes:
+    """Return a command message as the bytes of its value."""
+    return json.dumps(message).encode()
