@@ -36,7 +36,7 @@ from statefun_ray import open_checkpoint
 NAME = "flights-demo"
 TARGET = "examples.flights.main:functions"
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-m", "statefun_ray"]
+COMMAND = [sys.executable, "-m", "statefun_ray.cli"]
 
 START_TIMEOUT_S = 90.0
 DRAIN_TIMEOUT_S = 120.0

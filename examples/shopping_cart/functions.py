@@ -23,6 +23,7 @@ from statefun_ray import (
     Message,
     StatefulFunctions,
     ValueSpec,
+    egress_message_builder,
     make_json_type,
     message_builder,
 )
@@ -30,6 +31,8 @@ from statefun_ray import (
 CART = "shop/cart"
 INVENTORY = "shop/inventory"
 FRAUD_CHECK = "shop/fraud-check"
+
+RECEIPTS = "shop/receipts"  # an egress: each receipt leaves exactly once
 
 RESERVATION_LASTS = timedelta(minutes=10)
 SPENDING_LIMIT_CENTS = 100_000  # in one day, per user
@@ -39,6 +42,7 @@ INVENTORY_COMMAND = make_json_type("shop.types/inventory-command")
 ORDER = make_json_type("shop.types/order")
 ANSWER = make_json_type("shop.types/answer")
 RESERVATIONS = make_json_type("shop.types/reservations")
+RECEIPT = make_json_type("shop.types/receipt")
 
 functions = StatefulFunctions()
 
@@ -162,6 +166,8 @@ def buy(context: Context, order: dict[str, Any]) -> None:
     context.storage.reservations = reservations
     context.storage.orders = (context.storage.orders or 0) + 1
     context.storage.spent_cents = (context.storage.spent_cents or 0) + cents
+    receipt = {"user": context.address.id, "items": list(bought.values()), "cents": cents}
+    context.send_egress(egress_message_builder(RECEIPTS, receipt, RECEIPT))
     answer(context, order["reply_to"], {"bought": True, "cents": cents})
 
 

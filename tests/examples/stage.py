@@ -10,7 +10,7 @@ from collections import deque
 from datetime import timedelta
 from typing import Any
 
-from statefun_sdk import Message, SdkAddress, StatefulFunctions, Type, message_builder
+from statefun_sdk import EgressMessage, Message, SdkAddress, StatefulFunctions, Type, message_builder
 from statefun_sdk.testing import Cancellation, DelayedMessage, FunctionTester
 
 CLIENT = SdkAddress.of("test/client", "somebody")
@@ -21,6 +21,7 @@ class Stage:
 
     Attributes:
         replies: what was sent to the waiting client, oldest first.
+        egress: what was handed to egresses, oldest first.
     """
 
     def __init__(self, functions: StatefulFunctions) -> None:
@@ -30,6 +31,7 @@ class Stage:
         self._delayed: list[tuple[timedelta, DelayedMessage, SdkAddress]] = []
         self._now = timedelta()
         self.replies: list[Message] = []
+        self.egress: list[EgressMessage] = []
 
     def instance(self, typename: str, id: str) -> FunctionTester:
         """The instance at an address."""
@@ -80,6 +82,7 @@ class Stage:
                 continue
             instance = self.instance(message.target_typename, message.target_id)
             effects = instance.invoke(message, caller=caller)
+            self.egress += effects.egress
             for sent in effects.messages:
                 self._post(sent, instance.address)
             for entry in effects.timeline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from examples.shopping_cart.functions import (
     FRAUD_CHECK,
     INVENTORY,
     INVENTORY_COMMAND,
+    RECEIPTS,
     RESERVATION_LASTS,
     SPENDING_LIMIT_CENTS,
     functions,
@@ -62,6 +64,20 @@ def test_checking_out_sells_what_was_reserved(shop: Stage) -> None:
     assert check_out(shop, "ada") == {"bought": True, "cents": 4 * SOCKS_CENTS}
     assert stock(shop) == (46, 0, 4)
     assert shop.instance(CART, "ada").state["spent_cents"] == 4 * SOCKS_CENTS
+
+
+def test_every_order_has_one_receipt(shop: Stage) -> None:
+    add(shop, "ada", 3)
+    check_out(shop, "ada")
+    check_out(shop, "ada")
+
+    [receipt] = shop.egress
+    assert receipt.typename == RECEIPTS
+    assert json.loads(receipt.raw_value() or b"") == {
+        "user": "ada",
+        "items": [{"article": "socks", "quantity": 3, "cents_each": SOCKS_CENTS}],
+        "cents": 3 * SOCKS_CENTS,
+    }
 
 
 def test_nothing_is_sold_twice(shop: Stage) -> None:
