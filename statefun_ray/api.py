@@ -55,12 +55,10 @@ def run(
         UserError: an argument has to be changed.
         LaunchError: a port, CPUs, the storage or the cluster are not as they must be.
     """
-    from statefun_ray.cluster import launch
+    from statefun_ray.cluster.planning import plan_deployment
 
-    launch.run(
+    deployment = plan_deployment(
         functions,
-        address=address,
-        allow_open_cluster=allow_open_cluster,
         name=name,
         workers=workers,
         worker_cpus=worker_cpus,
@@ -71,6 +69,10 @@ def run(
         attached=attached,
         sinks=sinks,
     )
+    # Only now: importing ray takes longer than finding a wrong argument.
+    from statefun_ray.cluster import launch
+
+    launch.run(deployment, address=address, allow_open_cluster=allow_open_cluster)
 
 
 def open_checkpoint(uri: str, snapshot: int | None = None) -> Checkpoint:

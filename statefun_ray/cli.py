@@ -196,9 +196,9 @@ def _add_address(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from statefun_ray.cluster import launch
+    from statefun_ray import api
 
-    launch.run(
+    api.run(
         arguments.target,
         name=arguments.name,
         workers=arguments.workers,
@@ -248,6 +248,8 @@ def _status(arguments: argparse.Namespace) -> int:
 def _snapshots(arguments: argparse.Namespace) -> int:
     from statefun_checkpoints.commit_log import LogReader
     from statefun_checkpoints.errors import NoApplication
+    from statefun_checkpoints.resolve import newest_snapshots
+    from statefun_checkpoints.retention import SNAPSHOTS_KEPT_DEFAULT
     from statefun_checkpoints.store import open_store, run_store
 
     store = open_store(_storage(arguments.uri))
@@ -256,7 +258,7 @@ def _snapshots(arguments: argparse.Namespace) -> int:
         run_store(store, log.open())
     except NoApplication:
         raise NoApplication(store.uri) from None
-    rows = [_snapshot_row(entry) for entry in run_store(store, log.snapshots())]
+    rows = [_snapshot_row(entry) for entry in run_store(store, newest_snapshots(log, SNAPSHOTS_KEPT_DEFAULT))]
     if arguments.json:
         for row in rows:
             _print_json(row)

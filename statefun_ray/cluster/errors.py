@@ -14,7 +14,8 @@
         ├── StorageUnusable
         ├── NameTaken              an application of this name runs already
         ├── UnknownApplication     none of this name runs
-        └── StartFailed            it was deployed and did not become ready
+        ├── StartFailed            it was deployed and did not become ready
+        └── ApplicationFailed      it ran and has ended by itself
 
 Each says what, where, found and expected, and what to do; all survive pickling.
 """
@@ -170,3 +171,14 @@ class StartFailed(LaunchError):
 
     def __str__(self) -> str:
         return f"{self.name} did not start: {self.cause}"
+
+
+class ApplicationFailed(LaunchError):
+    """A running application has ended by itself."""
+
+    def __init__(self, name: str, cause: str) -> None:
+        super().__init__(name, cause)
+        self.name, self.cause = name, cause
+
+    def __str__(self) -> str:
+        return f"{self.name} has ended: {self.cause}"

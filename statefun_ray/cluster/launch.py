@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import ray
@@ -25,24 +23,13 @@ from statefun_ray.cluster import connection, operate, registry
 from statefun_ray.cluster.coordinator_actor import CoordinatorActor
 from statefun_ray.cluster.deployment import (
     COORDINATOR_CPUS,
-    HTTP_DEFAULT,
     INGRESS_CPUS,
     NAMESPACE,
-    SNAPSHOT_INTERVAL_MS_DEFAULT,
-    WORKER_CPUS_DEFAULT,
-    WORKERS_DEFAULT,
     Deployment,
-    checked_name,
-    checked_snapshot_interval,
-    checked_storage,
-    checked_workers,
     coordinator_name,
     ingress_name,
-    name_for,
-    parse_http,
 )
 from statefun_ray.cluster.errors import (
-    BadSetting,
     ClusterOpen,
     NameTaken,
     NotEnoughCpus,
@@ -51,16 +38,7 @@ from statefun_ray.cluster.errors import (
     StorageUnusable,
 )
 from statefun_ray.cluster.ingress_actor import IngressActor
-from statefun_ray.cluster.target import (
-    AppSource,
-    check_not_importing,
-    load_functions,
-    source_of_functions,
-    source_of_target,
-)
 from statefun_ray.cluster.watch import Watch
-from statefun_ray.durations import parse_duration_ms
-from statefun_sdk.functions import StatefulFunctions
 
 logger = logging.getLogger(__name__)
 
@@ -102,79 +80,27 @@ class Application:
         return outcome
 
 
-def plan(
-    functions: StatefulFunctions | str,
-    *,
-    name: str | None = None,
-    workers: int = WORKERS_DEFAULT,
-    worker_cpus: float = WORKER_CPUS_DEFAULT,
-    http: str = HTTP_DEFAULT,
-    storage: str | None = None,
-    log_dir: str | None = None,
-    snapshot_interval: str | int | float = SNAPSHOT_INTERVAL_MS_DEFAULT / 1000,
-    attached: bool = False,
-    sinks: Mapping[str, str] | None = None,
-    settings: Mapping[str, int] | None = None,
-) -> Deployment:
-    """Return what `run` with these arguments would deploy.
-
-    Raises:
-        UserError: an argument cannot be used.
-    """
-    check_not_importing()
-    source = _source_of(functions)
-    name = checked_name(name if name is not None else name_for(source))
-    host, port = parse_http(http)
-    kept = registry.home() / name
-    if worker_cpus <= 0:
-        # Without any, an autoscaler sees an idle node and takes it away.
-        raise BadSetting("--worker-cpus", f"{worker_cpus:g}", "more than 0, for example 0.5")
-    if isinstance(snapshot_interval, str):
-        interval_ms = parse_duration_ms(snapshot_interval)
-    else:
-        interval_ms = round(snapshot_interval * 1000)
-    return Deployment(
-        name=name,
-        source=source,
-        workers=checked_workers(workers),
-        worker_cpus=worker_cpus,
-        http_host=host,
-        http_port=port,
-        storage=checked_storage(storage or str(kept / "storage")),
-        log_dir=str(Path(log_dir).expanduser().absolute() if log_dir else kept / "log"),
-        snapshot_interval_ms=checked_snapshot_interval(interval_ms),
-        sinks={egress: checked_storage(uri) for egress, uri in (sinks or {}).items()},
-        attached=attached,
-        secret=secrets.token_bytes(32),
-        settings=dict(settings or {}),
-    )
-
-
 def run(
-    functions: StatefulFunctions | str,
+    deployment: Deployment,
     *,
     address: str | None = None,
     allow_open_cluster: bool = False,
     say: Callable[[str], None] | None = None,
-    **options: Any,
 ) -> None:
     """Start an application and stay with it until it ends or is left.
 
     Args:
-        functions: the functions, or where they are: ``module:name``.
+        deployment: from `plan_deployment`.
         address: of the Ray cluster: ``local`` for one that ends with this program, ``auto``,
             ``HOST:PORT``; by default that of the Ray job or of ``RAY_ADDRESS``, else the head that
             ``ray start`` left running on this machine, else a local one.
         allow_open_cluster: run on several nodes although anybody on the network may join.
         say: takes lines for the person who started it; they are printed unless given.
-        options: as `plan` takes them.
 
     Raises:
-        UserError: an argument cannot be used.
         LaunchError: the surroundings do not allow it now.
     """
     say = say or _print
-    deployment = plan(functions, **options)
     application = start(deployment, address=address, allow_open_cluster=allow_open_cluster, say=say)
     try:
         Watch(application, say).until_end()
@@ -321,18 +247,6 @@ def _result(name: str, call: Any) -> dict[str, Any]:
         raise StartFailed(name, f"{error.cause}") from error
     except ray.exceptions.RayError as error:
         raise StartFailed(name, str(error).strip()) from error
-
-
-def _source_of(functions: StatefulFunctions | str) -> AppSource:
-    if isinstance(functions, str):
-        source = source_of_target(functions)
-        load_functions(source)  # wrong names are the user's to fix, before anything starts
-        return source
-    if not isinstance(functions, StatefulFunctions):
-        raise BadSetting(
-            "functions", type(functions).__name__, "a StatefulFunctions, or 'module:name' of one"
-        )
-    return source_of_functions(functions)
 
 
 def _check_name_is_free_here(name: str) -> None:

@@ -23,7 +23,7 @@ import ray
 
 from statefun_ray.cluster import operate
 from statefun_ray.cluster.deployment import summary_of
-from statefun_ray.cluster.errors import StartFailed
+from statefun_ray.cluster.errors import ApplicationFailed
 
 if TYPE_CHECKING:
     from statefun_ray.cluster.launch import Application
@@ -49,7 +49,7 @@ class Watch:
         """Say where it listens, and return when the application has ended or is left.
 
         Raises:
-            StartFailed: it ended for an error.
+            ApplicationFailed: it ended for an error.
         """
         self._introduce()
         previous = self._catch_signals()
@@ -146,7 +146,7 @@ class Watch:
     def _say_ended(self, outcome: dict[str, Any]) -> None:
         name = self._application.name
         if outcome.get("error"):
-            raise StartFailed(name, outcome["error"])
+            raise ApplicationFailed(name, outcome["error"])
         if outcome.get("killed"):
             self._say(f"{name} was killed; started again it goes on from its last snapshot")
             return

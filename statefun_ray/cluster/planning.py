@@ -1,0 +1,95 @@
+"""From what a user says to a `Deployment`: every argument checked, every default filled in.
+
+Needs no ray, so a wrong command is answered at once.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from statefun_ray.cluster import registry
+from statefun_ray.cluster.deployment import (
+    HTTP_DEFAULT,
+    SNAPSHOT_INTERVAL_MS_DEFAULT,
+    WORKER_CPUS_DEFAULT,
+    WORKERS_DEFAULT,
+    Deployment,
+    checked_name,
+    checked_snapshot_interval,
+    checked_storage,
+    checked_workers,
+    name_for,
+    parse_http,
+)
+from statefun_ray.cluster.errors import BadSetting
+from statefun_ray.cluster.target import (
+    AppSource,
+    check_not_importing,
+    load_functions,
+    source_of_functions,
+    source_of_target,
+)
+from statefun_ray.durations import parse_duration_ms
+from statefun_sdk.functions import StatefulFunctions
+
+
+def plan_deployment(
+    functions: StatefulFunctions | str,
+    *,
+    name: str | None = None,
+    workers: int = WORKERS_DEFAULT,
+    worker_cpus: float = WORKER_CPUS_DEFAULT,
+    http: str = HTTP_DEFAULT,
+    storage: str | None = None,
+    log_dir: str | None = None,
+    snapshot_interval: str | int | float = SNAPSHOT_INTERVAL_MS_DEFAULT / 1000,
+    attached: bool = False,
+    sinks: Mapping[str, str] | None = None,
+    settings: Mapping[str, int] | None = None,
+) -> Deployment:
+    """Return what `run` with these arguments deploys.
+
+    Raises:
+        UserError: an argument cannot be used.
+    """
+    check_not_importing()
+    source = _source_of(functions)
+    name = checked_name(name if name is not None else name_for(source))
+    host, port = parse_http(http)
+    kept = registry.home() / name
+    if worker_cpus <= 0:
+        # Without any, an autoscaler sees an idle node and takes it away.
+        raise BadSetting("--worker-cpus", f"{worker_cpus:g}", "more than 0, for example 0.5")
+    if isinstance(snapshot_interval, str):
+        interval_ms = parse_duration_ms(snapshot_interval)
+    else:
+        interval_ms = round(snapshot_interval * 1000)
+    return Deployment(
+        name=name,
+        source=source,
+        workers=checked_workers(workers),
+        worker_cpus=worker_cpus,
+        http_host=host,
+        http_port=port,
+        storage=checked_storage(storage or str(kept / "storage")),
+        log_dir=str(Path(log_dir).expanduser().absolute() if log_dir else kept / "log"),
+        snapshot_interval_ms=checked_snapshot_interval(interval_ms),
+        sinks={egress: checked_storage(uri) for egress, uri in (sinks or {}).items()},
+        attached=attached,
+        secret=secrets.token_bytes(32),
+        settings=dict(settings or {}),
+    )
+
+
+def _source_of(functions: StatefulFunctions | str) -> AppSource:
+    if isinstance(functions, str):
+        source = source_of_target(functions)
+        load_functions(source)  # wrong names are the user's to fix, before anything starts
+        return source
+    if not isinstance(functions, StatefulFunctions):
+        raise BadSetting(
+            "functions", type(functions).__name__, "a StatefulFunctions, or 'module:name' of one"
+        )
+    return source_of_functions(functions)

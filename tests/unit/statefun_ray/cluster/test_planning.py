@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from statefun_ray.cluster.errors import BadSetting
+from statefun_ray.cluster.planning import plan_deployment
+from statefun_sdk import Context, Message, StatefulFunctions
+from statefun_sdk.errors import UserError
+
+functions = StatefulFunctions()
+
+
+@functions.bind("example/greeter")
+def greet(context: Context, message: Message) -> None:
+    """Do nothing."""
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STATEFUN_RAY_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_defaults_keep_everything_under_the_name_of_the_module(own_home: Path) -> None:
+    deployment = plan_deployment(functions)
+    assert deployment.name == "test-planning"
+    assert deployment.storage == (own_home / "test-planning" / "storage").as_uri()
+    assert deployment.log_dir == str(own_home / "test-planning" / "log")
+    assert (deployment.http_host, deployment.http_port) == ("127.0.0.1", 8080)
+    assert deployment.snapshot_interval_ms == 1_000
+
+
+@pytest.mark.parametrize(("interval", "ms"), [("500ms", 500), (2, 2_000), (0.25, 250)])
+def test_an_interval_is_a_text_or_seconds(interval: str | float, ms: int) -> None:
+    assert plan_deployment(functions, snapshot_interval=interval).snapshot_interval_ms == ms
+
+
+def test_every_deployment_has_a_secret_of_its_own() -> None:
+    assert plan_deployment(functions).secret != plan_deployment(functions).secret
+
+
+def test_something_else_than_functions_is_refused() -> None:
+    with pytest.raises(BadSetting, match="a StatefulFunctions"):
+        plan_deployment(greet)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"workers": 0}, "--workers"),
+        ({"worker_cpus": -1.0}, "--worker-cpus"),
+        ({"http": "x"}, "--http"),
+        ({"storage": "ftp://x"}, "--storage"),
+        ({"snapshot_interval": 0.001}, "--snapshot-interval"),
+        ({"snapshot_interval": "never"}, "not a duration"),
+        ({"sinks": {"a/b": "ftp://x"}}, "--storage"),
+        ({"name": "A"}, "--name"),
+    ],
+)
+def test_each_argument_is_checked(options: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        plan_deployment(functions, **options)  # type: ignore[arg-type]

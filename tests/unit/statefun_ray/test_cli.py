@@ -1,0 +1,140 @@
+"""The command line without a cluster: grammar, exit codes, and the commands that read storages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from statefun_checkpoints.model import FunctionSpec, StateSpec
+from statefun_checkpoints.store import LocalStore
+from statefun_ray import __version__
+from statefun_ray.cli import main
+from tests.unit.checkpoints.building import App, carts
+
+FUNCTIONS = {"shop/cart": FunctionSpec({"total": StateSpec(type="io.statefun.types/int")})}
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> str:
+    """A storage with one snapshot of twenty carts."""
+    app = App(LocalStore(tmp_path))
+    app.snapshot(1, [app.part(carts(20), 1)], functions=FUNCTIONS)
+    return str(tmp_path)
+
+
+def said(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> str:
+    """Run a command that exits with ``code`` and return what it printed, errors last."""
+    assert main(argv) == code
+    captured = capsys.readouterr()
+    return captured.out + captured.err
+
+
+@pytest.mark.slow
+def test_help_answers_without_loading_the_runtime() -> None:
+    program = (
+        "import sys; from statefun_ray.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(*(name for name in ('ray', 'pyarrow', 'asyncio', 'statefun_sdk') if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    *shown, loaded = done.stdout.splitlines()
+    assert any("run an application" in line for line in shown)
+    assert loaded == ""
+
+
+def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [[], ["fly"], ["run"], ["stop"], ["run", "a:b", "--workers", "two"]])
+def test_a_wrong_command_exits_with_2(argv: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["nowhere_at_all:functions"], "no module 'nowhere_at_all'"),
+        (["statefun_ray.cli"], "write module:name"),
+        (["statefun_ray.cli:main"], "is a function, not a StatefulFunctions"),
+        (["examples.greeter.main:functions", "--snapshot-interval", "soon"], "not a duration"),
+        (["examples.greeter.main:functions", "--http", "here"], "HOST:PORT"),
+        (["examples.greeter.main:functions", "--workers", "0"], "1 to 128"),
+        (["examples.greeter.main:functions", "--worker-cpus", "0"], "more than 0"),
+        (["examples.greeter.main:functions", "--name", "A B"], "lower-case letters"),
+        (["examples.greeter.main:functions", "--storage", "ftp://x"], "s3://bucket/prefix"),
+        (["examples.greeter.main:functions", "--sink", "x"], "NAMESPACE/NAME=URI"),
+    ],
+)
+def test_run_refuses_what_cannot_work_and_says_what_can(
+    capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    text = said(capsys, "run", *options, code=2)
+    assert words in text
+    assert "Traceback" not in text
+
+
+def test_stop_and_status_name_the_applications_there_are(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATEFUN_RAY_HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    for command in ("stop", "status"):
+        text = said(capsys, command, "shop", code=1)
+        assert "no application named 'shop' runs" in text
+        assert "running: none" in text
+
+
+def test_an_address_where_nothing_listens_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "status", "shop", "--address", "127.0.0.1:1", code=1)
+    assert "no Ray cluster answers at 127.0.0.1:1" in text
+
+
+def test_snapshots_are_listed(capsys: pytest.CaptureFixture[str], storage: str) -> None:
+    assert "periodic" in said(capsys, "snapshots", storage)
+    row = json.loads(said(capsys, "snapshots", storage, "--json"))
+    assert (row["snapshot"], row["generation"]) == (1, 1)
+
+
+def test_verify_says_that_all_is_well(capsys: pytest.CaptureFixture[str], storage: str) -> None:
+    assert "1 snapshots" in said(capsys, "verify", storage)
+
+
+def test_sql_shows_rows_in_columns(capsys: pytest.CaptureFixture[str], storage: str) -> None:
+    text = said(capsys, "sql", storage, 'SELECT id, total FROM "shop/cart" ORDER BY total DESC LIMIT 2')
+    assert [line.split() for line in text.splitlines()] == [
+        ["id", "total"],
+        ["-------", "-----"],
+        ["cart-19", "19"],
+        ["cart-18", "18"],
+    ]
+
+
+def test_sql_as_json_is_a_line_for_each_row(capsys: pytest.CaptureFixture[str], storage: str) -> None:
+    text = said(capsys, "sql", storage, 'SELECT count(*) AS carts FROM "shop/cart"', "--json")
+    assert json.loads(text) == {"carts": 20}
+
+
+def test_a_wrong_query_names_the_tables(capsys: pytest.CaptureFixture[str], storage: str) -> None:
+    text = said(capsys, "sql", storage, 'SELECT * FROM "shop/card"', code=2)
+    assert '"shop/cart"' in text
+
+
+@pytest.mark.parametrize("command", [["snapshots"], ["verify"], ["sql"]])
+def test_a_storage_without_application_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]
+) -> None:
+    query = ["SELECT 1"] if command == ["sql"] else []
+    text = said(capsys, *command, str(tmp_path / "none"), *query, code=1)
+    assert str(tmp_path / "none") in text
+    assert "check the URI" in text
