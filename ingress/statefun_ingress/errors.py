@@ -12,7 +12,7 @@
     ├── TooManyPendingReplies       as many requests wait for a reply as may
     ├── FrameError                  a peer on the feed connection broke the protocol
     ├── RequestRefused              an HTTP request that cannot be accepted (values.py, asgi.py)
-    └── AddressInUse                another process listens where we should
+    └── CannotListen                the address is taken, or not ours
 
 Each carries its data as positional arguments, so it survives pickling between processes.
 """
@@ -163,15 +163,12 @@ class RequestRefused(IngressError):
         return f"{self.status} {self.title}: {self.detail}"
 
 
-class AddressInUse(IngressError):
-    """Another process listens where we should."""
+class CannotListen(IngressError):
+    """The ingress cannot listen where it should."""
 
-    def __init__(self, host: str, port: int, option: str) -> None:
-        super().__init__(host, port, option)
-        self.host, self.port, self.option = host, port, option
+    def __init__(self, host: str, port: int, option: str, cause: str) -> None:
+        super().__init__(host, port, option, cause)
+        self.host, self.port, self.option, self.cause = host, port, option, cause
 
     def __str__(self) -> str:
-        return (
-            f"port {self.port} on {self.host} is already taken by another process; "
-            f"stop that process or choose another address with {self.option}"
-        )
+        return f"cannot listen on {self.host} port {self.port}: {self.cause}; choose another address with {self.option}"

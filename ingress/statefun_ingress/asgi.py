@@ -1,0 +1,465 @@
+"""The hot routes as bare ASGI: one event, and events in bulk.
+
+FastAPI's own routing, validation and response classes would cost three quarters of the
+throughput here, so these two routes take the request as uvicorn hands it over. Everything
+a client can do wrong ends in one ``RequestRefused``, answered as problem+json.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, Protocol
+from urllib.parse import unquote_to_bytes
+
+from statefun_ingress.bulk import BulkParser, check_id
+from statefun_ingress.config import IngressConfig
+from statefun_ingress.core import IngressCore
+from statefun_ingress.errors import LogFailed, ProducerError, RequestRefused, TooManyPendingReplies
+from statefun_ingress.pending import ReplyValue
+from statefun_ingress.problems import Headers, problem_body, problem_headers, refusal_of
+from statefun_ingress.producers import Answer
+from statefun_ingress.record import NO_PRODUCER, Events, encode_chunk
+from statefun_ingress.registry import Registry, Target
+from statefun_ingress.values import BUILT_INS, STRING, encode_string, json_text, to_json
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+FUNCTIONS_PREFIX: Final = "/v1/functions/"
+EVENTS_PATH: Final = "/v1/events"
+PRODUCER_ID_CHARS_MAX: Final = 128
+
+_PREFIX_BYTES: Final = len(FUNCTIONS_PREFIX)
+_VENDOR: Final = b"application/vnd."
+_NDJSON: Final = frozenset((b"application/x-ndjson", b"application/ndjson", b"application/jsonl"))
+_WANTED: Final = frozenset(
+    (b"content-type", b"content-length", b"prefer", b"producer-id", b"producer-sequence")
+)
+_JSON_TYPE: Final = (b"content-type", b"application/json")
+_LINGER_S: Final = 2.0  # how long a refused client may go on sending what nobody reads
+_CONTENT_TYPES_MAX: Final = 256
+
+_KIND_JSON, _KIND_TEXT, _KIND_RAW = "json", "text", "raw"
+
+
+class Host(Protocol):
+    """What the routes need of the service around them."""
+
+    config: IngressConfig
+    core: IngressCore
+    registry: Registry
+
+    def admit(self) -> None:
+        """Raise RequestRefused (429 or 503) if nothing may be accepted now."""
+        ...
+
+    def appended(self) -> None:
+        """Note that something was appended and wants to become durable."""
+        ...
+
+    def now_ms(self) -> int:
+        """Return milliseconds on a steady clock, for deadlines."""
+        ...
+
+    def wall_ms(self) -> int:
+        """Return milliseconds since 1970, for people."""
+        ...
+
+
+class HotRoutes:
+    """``/v1/functions/{namespace}/{type}/{id}`` and ``/v1/events``.
+
+    Args:
+        host: the service.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._core = host.core
+        self._targets = {name.encode(): target for name, target in host.registry.targets.items()}
+        self._content_types: dict[bytes, tuple[str, str]] = {}
+        self._log_id = host.core.log.log_id.encode()
+        self._bulk_unread_bytes = 0
+
+    @staticmethod
+    def matches(path: str) -> bool:
+        """Return whether a path is one of ours."""
+        return path.startswith(FUNCTIONS_PREFIX) or path == EVENTS_PATH
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = _Body(receive)
+        try:
+            method = scope["method"]
+            if method not in ("PUT", "POST"):
+                raise RequestRefused(405, "The method is not allowed", f"{method} is not, use POST (or PUT)")
+            headers = {name: value for name, value in scope["headers"] if name in _WANTED}
+            if scope["path"] == EVENTS_PATH:
+                status, answer_headers, answer = await self._take_bulk(headers, body)
+            else:
+                status, answer_headers, answer = await self._take_one(scope, headers, body)
+        except _Disconnected:
+            return
+        except RequestRefused as refused:
+            await _refuse(refused, body, send)
+            return
+        except (LogFailed, ProducerError, TooManyPendingReplies) as error:
+            await _refuse(refusal_of(error), body, send)
+            return
+        answer_headers.append((b"content-length", b"%d" % len(answer)))
+        await send({"type": "http.response.start", "status": status, "headers": answer_headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    # --- one event ---------------------------------------------------------------------
+
+    async def _take_one(
+        self, scope: Scope, headers: dict[bytes, bytes], body: _Body
+    ) -> tuple[int, Headers, bytes]:
+        host = self._host
+        data = await body.read(headers.get(b"content-length"), host.config.body_bytes_max)
+        host.admit()
+        target, id = self._address(scope["raw_path"])
+        value_type, value = self._value(target, headers.get(b"content-type"), data)
+        producer_id, sequence = _producer(headers) if b"producer-id" in headers else _no_producer(headers)
+        prefer = headers.get(b"prefer")
+        wait_s = min(_wait_of(prefer), host.config.wait_s_max) if prefer is not None else 0.0
+        if wait_s > 0:
+            return await self._ask(target, id, value_type, value, producer_id, sequence, wait_s)
+        events = Events.of_one(target.typename, id, "", "", value_type, value)
+        answer = await self._accept([(events, encode_chunk(events))], producer_id, sequence)
+        return 202, [_JSON_TYPE], self._accepted(answer)
+
+    async def _accept(
+        self,
+        parts: list[tuple[Events, bytes]],
+        producer_id: str,
+        sequence: int,
+        request_id: str = "",
+    ) -> Answer:
+        """Append, and wait until the record is durable."""
+        future: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+
+        def settle(answer: Answer | None) -> None:
+            if not future.done():
+                future.set_result(answer)
+
+        answer = self._core.accept(
+            parts,
+            settle,
+            received_at_ms=self._host.wall_ms(),
+            producer_id=producer_id,
+            producer_sequence=sequence,
+            request_id=request_id,
+        )
+        if answer is None:
+            self._host.appended()
+            answer = await future
+        if answer is None:
+            failure = self._core.log.failure
+            raise RequestRefused(
+                503,
+                "The event may or may not have been accepted",
+                f"{failure}; repeat the request with the same Producer-Id and Producer-Sequence",
+                5,
+            )
+        return answer
+
+    async def _ask(
+        self,
+        target: Target,
+        id: str,
+        value_type: str,
+        value: bytes,
+        producer_id: str,
+        sequence: int,
+        wait_s: float,
+    ) -> tuple[int, Headers, bytes]:
+        """Append an event with a reply address, and wait for the committed reply."""
+        future: asyncio.Future[ReplyValue | None] = asyncio.get_running_loop().create_future()
+
+        def settle(reply: ReplyValue | None) -> None:
+            if not future.done():
+                future.set_result(reply)
+
+        pending = self._core.pending
+        deadline_ms = self._host.now_ms() + int(wait_s * 1000)
+        request_id = pending.open(settle, deadline_ms)
+        try:
+            events = Events.of_one(target.typename, id, pending.caller_type, request_id, value_type, value)
+            answer = await self._accept([(events, encode_chunk(events))], producer_id, sequence, request_id)
+            applied = (b"preference-applied", b"wait=%g" % wait_s)
+            if answer.request_id != request_id:
+                # A repeated request: its original's reply is its reply, if still awaited.
+                pending.discard(request_id)
+                if not pending.join(answer.request_id, settle, deadline_ms):
+                    return 202, [_JSON_TYPE, applied], self._accepted(answer)
+            reply = await future
+        finally:
+            pending.discard(request_id)
+        if reply is None:
+            return 202, [_JSON_TYPE, applied], self._accepted(answer)
+        content_type, content = self._reply_content(reply)
+        return 200, [(b"content-type", content_type), applied], content
+
+    def _accepted(self, answer: Answer) -> bytes:
+        sequence = b"%d" % answer.first_seq if answer.first_seq >= 0 else b"null"
+        return b'{"accepted":%d,"log":"%s","sequence":%s}' % (answer.event_count, self._log_id, sequence)
+
+    def _reply_content(self, reply: ReplyValue) -> tuple[bytes, bytes]:
+        typename, value = reply
+        if value is not None:
+            is_json = self._host.registry.is_json_type(typename)
+            if typename == STRING:
+                text = to_json(typename, value, is_json=False)
+                if text is not None:
+                    # The payload is what follows the tag and the length.
+                    return b"text/plain; charset=utf-8", _string_payload(value)
+            elif is_json or typename in BUILT_INS:
+                text = to_json(typename, value, is_json=is_json)
+                if text is not None:
+                    return b"application/json", text
+        if not (typename.isascii() and typename.isprintable()):
+            return b"application/octet-stream", value or b""
+        return _VENDOR + typename.encode(), value or b""
+
+    # --- what a request says -----------------------------------------------------------
+
+    def _address(self, raw_path: bytes) -> tuple[Target, str]:
+        name, _, raw_id = raw_path[_PREFIX_BYTES:].rpartition(b"/")
+        target = self._targets.get(name)
+        if target is None:
+            parts = raw_path[_PREFIX_BYTES:].split(b"/")
+            if len(parts) != 3:
+                raise RequestRefused(
+                    404,
+                    "There is no such path",
+                    f"expected {FUNCTIONS_PREFIX}{{namespace}}/{{type}}/{{id}}, found {len(parts)} parts after the "
+                    "prefix; write a slash inside the id as %2F",
+                )
+            namespace, type = (_unquote(part, "function name") for part in parts[:2])
+            target = self._host.registry.target(f"{namespace}/{type}")
+        id = _unquote(raw_id, "id")
+        if not id or len(id) > 256:
+            check_id(id)
+        return target, id
+
+    def _value(self, target: Target, content_type: bytes | None, data: bytes) -> tuple[str, bytes]:
+        known = self._content_types.get(content_type or b"")
+        if known is None:
+            known = _content_type(content_type, target)
+            if len(self._content_types) < _CONTENT_TYPES_MAX:
+                self._content_types[content_type or b""] = known
+        kind, typename = known
+        if kind == _KIND_JSON:
+            typename, convert = target.from_json(None)
+            return typename, convert(data)
+        target.check_accepts(typename)
+        if kind == _KIND_TEXT:
+            try:
+                data.decode()
+            except UnicodeDecodeError as error:
+                raise RequestRefused(400, "The text is not UTF-8", f"{error}; send text as UTF-8") from error
+            return typename, encode_string(data)
+        return typename, json_text(data) if target.is_json(typename) else data
+
+    # --- bulk --------------------------------------------------------------------------
+
+    async def _take_bulk(self, headers: dict[bytes, bytes], body: _Body) -> tuple[int, Headers, bytes]:
+        host = self._host
+        config = host.config
+        host.admit()
+        content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if content_type not in _NDJSON:
+            raise RequestRefused(
+                415,
+                "The content type is not NDJSON",
+                f"found {content_type.decode('latin-1') or 'none'!r}, send application/x-ndjson: one JSON object a line",
+            )
+        producer_id, sequence = _producer(headers) if b"producer-id" in headers else _no_producer(headers)
+        body.check_length(headers.get(b"content-length"), config.bulk_bytes_max)
+        parser = BulkParser(host.registry, config.body_bytes_max)
+        held = 0
+        try:
+            async for data in body.chunks(config.bulk_bytes_max):
+                held += len(data)
+                self._bulk_unread_bytes += len(data)
+                if self._bulk_unread_bytes > config.bulk_unread_bytes_max:
+                    raise RequestRefused(
+                        429,
+                        "Too many bulk requests at once",
+                        f"{self._bulk_unread_bytes} bytes of bulk bodies are being read, at most "
+                        f"{config.bulk_unread_bytes_max} may be; retry, or send smaller ones",
+                        1,
+                    )
+                parser.receive(data)
+            parts = parser.finish()
+            host.admit()
+            answer = await self._accept(parts, producer_id, sequence)
+        finally:
+            self._bulk_unread_bytes -= held
+        return 202, [_JSON_TYPE], self._accepted(answer)
+
+
+class _Disconnected(Exception):
+    """The client went away before its request was complete."""
+
+
+class _Body:
+    """The body of one request, bounded while it arrives."""
+
+    __slots__ = ("_receive", "is_complete")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.is_complete = False
+
+    async def next(self) -> bytes:
+        """Return what has arrived since; sets ``is_complete`` with the last."""
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise _Disconnected
+        if not message.get("more_body", False):
+            self.is_complete = True
+        data: bytes = message.get("body", b"")
+        return data
+
+    async def read(self, length: bytes | None, bytes_max: int) -> bytes:
+        """Return the whole body, or refuse it (413) as soon as it is known to be too long."""
+        self.check_length(length, bytes_max)
+        data = await self.next()
+        if self.is_complete and len(data) <= bytes_max:
+            return data
+        return b"".join([data, *[chunk async for chunk in self.chunks(bytes_max, len(data))]])
+
+    async def chunks(self, bytes_max: int, size: int = 0) -> Any:
+        """Yield the body as it arrives, bounded in total; ``size`` has been read before."""
+        while True:
+            if size > bytes_max:
+                raise _too_large(bytes_max)
+            if self.is_complete:
+                return
+            data = await self.next()
+            size += len(data)
+            if size <= bytes_max:
+                yield data
+
+    def check_length(self, length: bytes | None, bytes_max: int) -> None:
+        """Refuse (413) a body that announces to be too long."""
+        if length is not None and len(length) < 20 and length.isdigit() and int(length) > bytes_max:
+            raise _too_large(bytes_max, int(length))
+
+
+def _too_large(bytes_max: int, length: int | None = None) -> RequestRefused:
+    found = f"the body has {length} bytes" if length is not None else "the body is longer"
+    return RequestRefused(
+        413, "The body is too large", f"{found}, at most {bytes_max} are taken; send less at a time"
+    )
+
+
+async def _refuse(refused: RequestRefused, body: _Body, send: Send) -> None:
+    data = problem_body(refused)
+    headers = problem_headers(refused, data)
+    if body.is_complete:
+        await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+        await send({"type": "http.response.body", "body": data})
+        return
+    # The client is still sending. Closing now would reset the connection and could take
+    # the answer with it, so read on for a little while before.
+    headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+    try:
+        async with asyncio.timeout(_LINGER_S):
+            while not body.is_complete:
+                await body.next()
+    except (_Disconnected, TimeoutError):
+        pass
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _unquote(raw: bytes, what: str) -> str:
+    try:
+        return (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
+    except UnicodeDecodeError as error:
+        raise RequestRefused(
+            400, f"The {what} is not UTF-8", f"{error}; percent-encode the UTF-8 bytes of the {what}"
+        ) from error
+
+
+def _content_type(content_type: bytes | None, target: Target) -> tuple[str, str]:
+    """Return how to read the body, and the typename if the header tells."""
+    media, _, parameters = (content_type or b"").partition(b";")
+    media = media.strip()
+    lowered = media.lower()
+    if lowered == b"application/json":
+        return _KIND_JSON, ""
+    if lowered == b"text/plain":
+        charset = parameters.strip().lower()
+        if charset in (b"", b"charset=utf-8", b'charset="utf-8"', b"charset=us-ascii"):
+            return _KIND_TEXT, STRING
+    elif lowered.startswith(_VENDOR) and len(media) > len(_VENDOR):
+        try:
+            return _KIND_RAW, media[len(_VENDOR) :].decode("ascii")
+        except UnicodeDecodeError:
+            pass  # refused below, typenames are ASCII
+    raise RequestRefused(
+        415,
+        "The content type is not supported",
+        f"found {(content_type or b'').decode('latin-1') or 'none'!r}; send application/json, text/plain (UTF-8) for "
+        f"the string type, or application/vnd.<typename> with the value's bytes; {target.typename} accepts "
+        f"{', '.join(name for name, _ in target.info.accepts) or 'any type'}",
+    )
+
+
+def _no_producer(headers: dict[bytes, bytes]) -> tuple[str, int]:
+    if b"producer-sequence" in headers:
+        raise RequestRefused(400, "The producer is not named", "Producer-Sequence needs a Producer-Id header")
+    return "", NO_PRODUCER
+
+
+def _producer(headers: dict[bytes, bytes]) -> tuple[str, int]:
+    producer_id = headers[b"producer-id"].decode("latin-1")
+    if not producer_id or len(producer_id) > PRODUCER_ID_CHARS_MAX or not producer_id.isascii():
+        raise RequestRefused(
+            400,
+            "The Producer-Id cannot be used",
+            f"it has {len(producer_id)} characters; use 1 to {PRODUCER_ID_CHARS_MAX} ASCII characters",
+        )
+    text = headers.get(b"producer-sequence")
+    if text is None or not text.isdigit() or len(text) > 18:
+        found = "none" if text is None else repr(text.decode("latin-1")[:40])
+        raise RequestRefused(
+            400,
+            "The Producer-Sequence cannot be used",
+            f"found {found}, expected a number: 0 or 1 for the producer's first request, one more for each after it, "
+            "the same when a request is repeated",
+        )
+    return producer_id, int(text)
+
+
+def _wait_of(prefer: bytes) -> float:
+    """Return the seconds of ``wait=SECONDS``; 0 if the preference is not there."""
+    for preference in prefer.lower().split(b","):
+        name, _, value = preference.partition(b";")[0].partition(b"=")
+        if name.strip() == b"wait":
+            text = value.strip().strip(b'"')
+            try:
+                wait_s = float(text)
+            except ValueError:
+                wait_s = -1.0
+            if not 0 <= wait_s < 1e6:
+                raise RequestRefused(
+                    400,
+                    "The preference cannot be understood",
+                    f"Prefer: wait={text.decode('latin-1')[:40]!r}, expected seconds, as in 'Prefer: wait=5'",
+                )
+            return wait_s
+    return 0.0
+
+
+def _string_payload(value: bytes) -> bytes:
+    at = 1
+    while at < len(value) and value[at] & 0x80:
+        at += 1
+    return value[at + 1 :]

@@ -1,0 +1,172 @@
+"""The HTTP application: FastAPI for everything except the hot routes of ``asgi.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Protocol
+
+import msgspec
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from statefun_ingress.asgi import Host, HotRoutes
+from statefun_ingress.bulk import check_id
+from statefun_ingress.errors import RequestRefused
+from statefun_ingress.feed import State
+from statefun_ingress.openapi import HOT_PATHS, SCHEMAS
+from statefun_ingress.problems import problem_body
+from statefun_ingress.registry import Target
+from statefun_ingress.values import to_base64_json, to_json
+
+
+class AppHost(Host, Protocol):
+    """What the application needs of the service around it."""
+
+    async def query_state(self, function_type: str, id: str, *, wait_commit: bool) -> State:
+        """Return the state of an address, or raise RequestRefused (503)."""
+        ...
+
+    def unreadiness(self) -> str | None:
+        """Return why no events should be sent here, or None."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """Return figures for people and tools."""
+        ...
+
+
+class IngressApp(FastAPI):
+    """A FastAPI application that lets the hot routes past its machinery."""
+
+    def __init__(self, host: AppHost) -> None:
+        super().__init__(
+            title="statefun-ray ingress",
+            description="Durable events for stateful functions: sent once, applied exactly once.",
+            version="1",
+            # Text of FastAPI's own; ours are problem+json.
+            default_response_class=JSONResponse,
+        )
+        self._hot = HotRoutes(host)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._hot.matches(scope["path"]):
+            await self._hot(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the description of all routes, the hot ones included."""
+        if self.openapi_schema is None:
+            schema = super().openapi()
+            schema["paths"] = {**HOT_PATHS, **schema["paths"]}
+            schema.setdefault("components", {}).setdefault("schemas", {}).update(SCHEMAS)
+        return self.openapi_schema or {}
+
+
+def create_app(host: AppHost) -> IngressApp:
+    """Return the application of one ingress.
+
+    Args:
+        host: the service it speaks for.
+    """
+    app = IngressApp(host)
+    app.add_exception_handler(RequestRefused, _answer_refused)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+
+    @app.get("/healthz", tags=["health"], summary="Is the process working?")
+    async def healthz() -> Response:
+        if host.core.log.failure is not None:
+            raise RequestRefused(503, "The ingress log is not writable", str(host.core.log.failure))
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/readyz", tags=["health"], summary="Should events be sent here?")
+    async def readyz() -> Response:
+        unready = host.unreadiness()
+        if unready is not None:
+            raise RequestRefused(503, "The ingress is not ready", unready, 1)
+        return JSONResponse({"status": "ready"})
+
+    @app.get("/v1/status", tags=["health"], summary="Figures of this ingress")
+    async def status() -> Response:
+        return JSONResponse(host.status())
+
+    @app.get(
+        "/v1/state/{namespace}/{type}/{id:path}",
+        tags=["state"],
+        summary="The state of one function instance",
+        description="Uncommitted, as its worker has it, with the generation and the snapshot it builds on in "
+        "headers; or with committed=true after the next commit.",
+    )
+    async def state(namespace: str, type: str, id: str, committed: bool = Query(default=False)) -> Response:
+        check_id(id)
+        target = host.registry.target(f"{namespace}/{type}")
+        found = await host.query_state(target.typename, id, wait_commit=committed)
+        headers = {
+            "statefun-generation": str(found.generation),
+            "statefun-snapshot-id": str(found.snapshot_id),
+        }
+        return Response(_states_json(target, found), headers=headers, media_type="application/json")
+
+    return app
+
+
+def _states_json(target: Target, found: State) -> bytes:
+    """Return ``{"states": {name: value}, "types": {name: typename}}``; null is a state that is not set."""
+    declared: Mapping[str, tuple[str, bool]] = target.info.states
+    values: dict[str, bytes] = dict.fromkeys(declared, b"null")
+    types = {name: typename for name, (typename, _) in declared.items()}
+    for name, typename, value in found.states:
+        types[name] = typename
+        if value is None:
+            values[name] = b"null"
+            continue
+        is_json = declared.get(name, (typename, False))[1]
+        values[name] = to_json(typename, value, is_json=is_json) or to_base64_json(value)
+    parts = [b'{"states":{']
+    parts.append(b",".join(_json_string(name) + b":" + value for name, value in values.items()))
+    parts.append(b'},"types":{')
+    parts.append(b",".join(_json_string(name) + b":" + _json_string(text) for name, text in types.items()))
+    parts.append(b"}}")
+    return b"".join(parts)
+
+
+def _json_string(text: str) -> bytes:
+    return msgspec.json.encode(text)
+
+
+def _problem_response(refused: RequestRefused) -> Response:
+    headers = {"retry-after": str(refused.retry_after_s)} if refused.retry_after_s else None
+    return Response(
+        problem_body(refused), refused.status, headers=headers, media_type="application/problem+json"
+    )
+
+
+async def _answer_refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestRefused)
+    return _problem_response(error)
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        detail = f"nothing is at {request.url.path[:200]}; /docs lists what there is"
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        detail = f"{request.method} is not allowed at {request.url.path[:200]}; /docs lists what is"
+    else:
+        detail = str(error.detail)
+    title = HTTPStatus(error.status_code).phrase
+    response = _problem_response(RequestRefused(error.status_code, title, detail))
+    for name, value in (error.headers or {}).items():
+        response.headers[name] = value
+    return response
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in error.errors())
+    return _problem_response(RequestRefused(400, "The request cannot be understood", found))
