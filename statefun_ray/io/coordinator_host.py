@@ -19,7 +19,13 @@ from statefun_checkpoints.errors import StoreError
 from statefun_checkpoints.model import FunctionSpec
 from statefun_checkpoints.retention import Collector, collect
 from statefun_checkpoints.store import ObjectStore, perform
-from statefun_ray.core.control import Shutdown, WorkerHello, decode_to_coordinator, encode_control
+from statefun_ray.core.control import (
+    Shutdown,
+    ToCoordinator,
+    WorkerHello,
+    decode_to_coordinator,
+    encode_control,
+)
 from statefun_ray.core.coordinator import Coordinator, CoordinatorConfig
 from statefun_ray.core.effects import (
     Collect,
@@ -182,6 +188,12 @@ class CoordinatorHost:
             self.core.logs_known(dict(logs), self._clock.now_ms())
             self._perform()
 
+    def say(self, message: ToCoordinator) -> None:
+        """Pass on what a worker would say, for instance that it wants a snapshot."""
+        if not self._is_over():
+            self.core.worker_said(message, self._clock.now_ms())
+            self._perform()
+
     def worker_lost(self, generation: int, worker: int, reason: str) -> None:
         """Report the death of a worker, learnt from whoever started it."""
         if not self._is_over():
@@ -222,8 +234,7 @@ class CoordinatorHost:
         message = decode_to_coordinator(frame)
         if isinstance(message, WorkerHello) and message.generation == self._generation:
             self._hellos[message.worker] = message
-        self.core.worker_said(message, self._clock.now_ms())
-        self._perform()
+        self.say(message)
 
     def _on_control_closed(self, connection: FrameConnection, reason: str) -> None:
         hello = connection.hello

@@ -85,6 +85,9 @@ IO_THREADS: Final = 4
 UNSENT_BYTES_PER_MESSAGE: Final = 100
 """What a small message takes in a channel frame: turns unsent bytes into messages that wait."""
 
+CHANNEL_GRACE_S: Final = 1.0
+"""Between the loss of a channel and the end of this worker."""
+
 PUBLISH_LAST_S: Final = 5.0
 """For publications after the final snapshot; the coordinator waits a little longer."""
 
@@ -171,7 +174,10 @@ class WorkerHost:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._ticked_at = time.monotonic()
         self._ended: asyncio.Future[WorkerFailure | None] | None = None
+        self._grace_handles: list[asyncio.TimerHandle] = []
         self._is_running = False
+        self._is_started = False
+        self._is_leaving = False
 
     # --- life -----------------------------------------------------------------------------
 
@@ -207,6 +213,18 @@ class WorkerHost:
         self._control = None
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(WorkerFailure("killed"))
+
+    def is_idle(self) -> bool:
+        """Whether nothing waits here: no message, invocation, unsent frame or unpublished row."""
+        core = self._core
+        return (
+            core is not None
+            and self._is_started
+            and core.backlog == 0
+            and self._turn_handle is None
+            and not any(connection.unsent_bytes for connection in self._out.values())
+            and (self._publisher is None or self._publisher.backlog == 0)
+        )
 
     async def _begin(self) -> None:
         config = self.config
@@ -321,7 +339,9 @@ class WorkerHost:
             *address,
             self._hello("channel", target=peer),
             on_frame=lambda _connection, _frame: self._fail(f"worker {peer} sent data against the direction"),
-            on_close=lambda _connection, reason: self._fail(f"the channel to worker {peer} broke: {reason}"),
+            on_close=lambda _connection, reason: self._channel_broke(
+                f"the channel to worker {peer} broke: {reason}"
+            ),
             secret=self.config.secret,
         )
 
@@ -338,7 +358,7 @@ class WorkerHost:
     def _cancel(self) -> None:
         if self._heartbeat is not None:
             self._heartbeat.stop()
-        for handle in (self._turn_handle, self._due_handle, self._tick_handle):
+        for handle in (self._turn_handle, self._due_handle, self._tick_handle, *self._grace_handles):
             if handle is not None:
                 handle.cancel()
         for feed in self._feeds.values():
@@ -405,9 +425,18 @@ class WorkerHost:
             self._guarded(lambda core: core.channel_frame(peer, frame))
 
         def on_close(_connection: FrameConnection, reason: str) -> None:
-            self._fail(f"the channel from worker {peer} broke: {reason}")
+            self._channel_broke(f"the channel from worker {peer} broke: {reason}")
 
         return on_frame, on_close
+
+    def _channel_broke(self, reason: str) -> None:
+        # In an orderly stop a peer may leave before we are told to. Waiting costs nothing: the
+        # coordinator sees a dead peer by itself, and without this channel no snapshot completes.
+        logger.info("worker %d: %s", self.config.worker, reason)
+        if self._is_running and not self._is_leaving:
+            self._grace_handles.append(
+                asyncio.get_running_loop().call_later(CHANNEL_GRACE_S, self._fail, reason)
+            )
 
     def _tell(self, message: ToCoordinator) -> None:
         if self._control is not None:
@@ -424,10 +453,11 @@ class WorkerHost:
                 self._spawn(self._prepare(message))
             case Start():
                 self._guarded(lambda core: core.start(wall_ms()))
+                self._is_started = True
                 self._connect_feeds()
             case Logs():
                 self._logs = dict(message.logs)
-                if self._feeds:
+                if self._is_started:
                     self._connect_feeds()
             case Shutdown():
                 self._spawn(self._shut_down())
@@ -438,6 +468,9 @@ class WorkerHost:
                     self._guarded(lambda core: core.control(message, wall_ms()))
 
     async def _shut_down(self) -> None:
+        self._is_leaving = True
+        for handle in self._grace_handles:
+            handle.cancel()
         # Replies have been handed to the feeds; rows may still be on their way to their sinks. Those
         # that do not make it stand in the final snapshot and are published after the next start.
         deadline = asyncio.get_running_loop().time() + PUBLISH_LAST_S

@@ -1,0 +1,163 @@
+"""The ingress's shell: the log in its directory, its registration, HTTP, and the feed for workers.
+
+Everything that decides or serves is in ``statefun_ingress``, which knows neither functions nor
+storage. Here the three meet: the functions say what may be sent, and the storage learns of the
+log before the first event is accepted, so no restore can overlook it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from statefun_checkpoints.layout import ingress_path
+from statefun_checkpoints.store import ObjectStore
+from statefun_ingress.config import IngressConfig
+from statefun_ingress.files import OsLogFiles
+from statefun_ingress.log import IngressLog
+from statefun_ingress.registry import FunctionInfo, Registry
+from statefun_ingress.service import IngressService
+from statefun_ray.core.key_groups import KEY_GROUP_COUNT_DEFAULT
+from statefun_sdk import StatefulFunctions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class IngressHostConfig:
+    """What an ingress process is told."""
+
+    app: str
+    log_dir: str
+    """Directory of the log: created if missing, locked while it is open."""
+    http_host: str = "127.0.0.1"
+    http_port: int = 0
+    feed_host: str = "127.0.0.1"
+    node: str = ""
+    key_group_count: int = KEY_GROUP_COUNT_DEFAULT
+    secret: bytes | None = None
+    """Kept for the feed's handshake, which has none in this version."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Of `IngressConfig`, where they differ from their defaults."""
+
+
+class IngressHost:
+    """One ingress: `start`, then `close`."""
+
+    def __init__(self, config: IngressHostConfig, functions: StatefulFunctions, store: ObjectStore) -> None:
+        self.config = config
+        self._directory = os.path.abspath(config.log_dir)
+        self._registry = Registry(function_infos(functions))
+        self._store = store
+        self._service: IngressService | None = None
+
+    async def start(self) -> None:
+        """Open the log, register it, and listen.
+
+        Raises:
+            LogLocked: another live process has the directory.
+            CorruptLog: something acknowledged is damaged or missing in it.
+            CannotListen: an address is taken or not ours.
+            StoreError: the log could not be registered; nothing was accepted.
+        """
+        config = self.config
+        # Opening checks every record: a second per gigabyte, in a thread of its own.
+        with ThreadPoolExecutor(1, thread_name_prefix="ingress-open") as executor:
+            log = await asyncio.get_running_loop().run_in_executor(executor, self._open_log)
+        service = IngressService(
+            IngressConfig(
+                app_name=config.app,
+                key_group_count=config.key_group_count,
+                http_host=config.http_host,
+                http_port=config.http_port,
+                feed_host=config.feed_host,
+                **config.settings,
+            ),
+            log,
+            self._registry,
+            register=self._register,
+        )
+        try:
+            await service.start()
+        except BaseException:
+            log.close()
+            raise
+        self._service = service
+
+    def drain(self) -> None:
+        """Accept no more events, and go on feeding and answering."""
+        self._started.drain()
+
+    async def close(self) -> None:
+        """Finish what is under way, close the log and stop listening."""
+        if self._service is not None:
+            service, self._service = self._service, None
+            await service.stop()
+
+    @property
+    def log_id(self) -> str:
+        """Of the log: stays the same over restarts in the same directory."""
+        return self._started.core.log.log_id
+
+    @property
+    def feed_address(self) -> tuple[str, int]:
+        """Where workers connect for the events."""
+        return self._started.feed_address
+
+    @property
+    def http_address(self) -> tuple[str, int]:
+        """Where HTTP listens."""
+        return self._started.http_address
+
+    @property
+    def url(self) -> str:
+        """Of HTTP, without a slash at the end."""
+        host, port = self.http_address
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def counts(self) -> dict[str, Any]:
+        """Return accepted events, those not handed to a worker yet, and waiting requests."""
+        status = self._started.status()
+        return {name: status[name] for name in ("log_id", "accepted", "lag", "pending_replies")}
+
+    @property
+    def _started(self) -> IngressService:
+        assert self._service is not None, "the ingress has not been started"
+        return self._service
+
+    def _open_log(self) -> IngressLog:
+        files = OsLogFiles(self.config.log_dir)
+        try:
+            return IngressLog.open(files, secrets.token_hex(6))
+        except BaseException:
+            files.close()
+            raise
+
+    async def _register(self, log_id: str) -> None:
+        registration = {
+            "format": 1,
+            "log_id": log_id,
+            "application": self.config.app,
+            "node": self.config.node,
+            "directory": self._directory,
+        }
+        data = json.dumps(registration, indent=1).encode()
+        await asyncio.to_thread(self._store.put, ingress_path(log_id), data)
+
+
+def function_infos(functions: StatefulFunctions) -> list[FunctionInfo]:
+    """Return what an ingress has to know of the functions."""
+    return [
+        FunctionInfo(
+            typename=typename,
+            accepts=[(accepted.typename, accepted.is_json) for accepted in function.accepts],
+            states={spec.name: (spec.type.typename, spec.type.is_json) for spec in function.specs},
+        )
+        for typename, function in functions.functions.items()
+    ]
