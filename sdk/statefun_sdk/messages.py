@@ -2,6 +2,10 @@
 
 A message carries a typename and bytes. Values are encoded when a message is built and
 decoded when they are asked for; ``typed_value`` is made on demand.
+
+``as_int`` and its like give None for a message without a value. No builder and no ingress
+makes such a message, only another SDK can, so their return types are ``int | Any``: a type
+checker knows the type, and does not ask for a test against None that never matters.
 """
 
 from __future__ import annotations
@@ -78,7 +82,7 @@ class Message:
         """Say whether the value is an ``IntType``."""
         return self._value_typename == codecs.INT
 
-    def as_int(self) -> int | None:
+    def as_int(self) -> int | Any:
         """Decode an ``IntType`` value; None if there is no value. The typename is not checked."""
         value = self._value
         return None if value is None else codecs.decode_int(value)
@@ -87,7 +91,7 @@ class Message:
         """Say whether the value is a ``BoolType``."""
         return self._value_typename == codecs.BOOL
 
-    def as_bool(self) -> bool | None:
+    def as_bool(self) -> bool | Any:
         """Decode a ``BoolType`` value; None if there is no value. The typename is not checked."""
         value = self._value
         return None if value is None else codecs.decode_bool(value)
@@ -96,7 +100,7 @@ class Message:
         """Say whether the value is a ``LongType``."""
         return self._value_typename == codecs.LONG
 
-    def as_long(self) -> int | None:
+    def as_long(self) -> int | Any:
         """Decode a ``LongType`` value; None if there is no value. The typename is not checked."""
         value = self._value
         return None if value is None else codecs.decode_long(value)
@@ -105,7 +109,7 @@ class Message:
         """Say whether the value is a ``StringType``."""
         return self._value_typename == codecs.STRING
 
-    def as_string(self) -> str | None:
+    def as_string(self) -> str | Any:
         """Decode a ``StringType`` value; None if there is no value. The typename is not checked."""
         value = self._value
         return None if value is None else codecs.decode_string(value)
@@ -114,7 +118,7 @@ class Message:
         """Say whether the value is a ``FloatType``."""
         return self._value_typename == codecs.FLOAT
 
-    def as_float(self) -> float | None:
+    def as_float(self) -> float | Any:
         """Decode a ``FloatType`` value; None if there is no value. The typename is not checked."""
         value = self._value
         return None if value is None else codecs.decode_float(value)
@@ -123,7 +127,7 @@ class Message:
         """Say whether the value is a ``DoubleType``."""
         return self._value_typename == codecs.DOUBLE
 
-    def as_double(self) -> float | None:
+    def as_double(self) -> float | Any:
         """Decode a ``DoubleType`` value; None if there is no value. The typename is not checked."""
         value = self._value
         return None if value is None else codecs.decode_double(value)
@@ -132,7 +136,7 @@ class Message:
         """Say whether the value is of type ``tpe``."""
         return self._value_typename == tpe.typename
 
-    def as_type(self, tpe: Type[T]) -> T | None:
+    def as_type(self, tpe: Type[T]) -> T | Any:
         """Decode a value of type ``tpe``; None if there is no value. The typename is not checked."""
         value = self._value
         return None if value is None else tpe.serializer().deserialize(value)

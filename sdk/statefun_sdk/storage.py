@@ -19,7 +19,11 @@ from statefun_sdk.types import codec_of
 
 
 class StateTable(Protocol):
-    """Where a storage reads one state: id to bytes, such as a dict."""
+    """Where a storage reads one state: id to bytes, such as a dict.
+
+    The bytes are of the spec's type. Whoever cannot promise that, because values came over
+    a wire with a typename each, passes a table whose ``get`` compares and raises.
+    """
 
     def get(self, id: str, /) -> bytes | None:
         """Return the stored bytes, None if there are none."""

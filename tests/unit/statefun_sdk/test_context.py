@@ -111,6 +111,18 @@ def test_discarding_empties_everything_but_what_was_taken() -> None:
     assert [len(buffer) for buffer in taken] == [1, 1, 1, 1]
 
 
+def test_discarding_when_there_is_nothing_keeps_the_buffers() -> None:
+    context = context_of()
+    buffers = (context._sends, context._delayed, context._egress, context.storage._writes)
+    context._discard()
+    assert all(
+        after is before
+        for after, before in zip(
+            (context._sends, context._delayed, context._egress, context.storage._writes), buffers, strict=True
+        )
+    )
+
+
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [

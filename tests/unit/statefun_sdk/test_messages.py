@@ -178,6 +178,28 @@ def test_a_builder_needs_exactly_one_value(keywords: Any, error: type[Exception]
         build("t/f", "x", **keywords)
 
 
+def test_a_type_checker_sees_wrong_calls() -> None:
+    # An ignore that is not needed is an error, so each of these lines is one to mypy.
+    with pytest.raises(UserTypeError):
+        message_builder("t/f", "x", int_value="1")  # type: ignore[call-overload]
+    with pytest.raises(UserTypeError):
+        message_builder("t/f", "x", int_value=1, str_value="x")  # type: ignore[call-overload]
+    with pytest.raises(UserTypeError):
+        message_builder("t/f", "x")  # type: ignore[call-overload]
+    with pytest.raises(TypeError):
+        message_builder("t/f", "x", 1)  # type: ignore[call-overload]
+
+
+def test_a_type_checker_knows_what_is_read() -> None:
+    message = message_builder("t/f", "x", int_value=20)
+    total: int = 1 + message.as_int() + message.as_type(IntType)
+    assert total == 41
+    with pytest.raises(UndecodableValueError):
+        message.as_string().encode()
+    with pytest.raises(AttributeError):
+        message.as_int().encode()  # type: ignore[union-attr]
+
+
 def test_an_egress_record_is_built() -> None:
     record = egress_message_builder("t/out", "hi", StringType)
     assert isinstance(record, EgressMessage)

@@ -74,6 +74,11 @@ def test_a_type_reads_back_what_it_wrote(tpe: Type[Any], typename: str, value: A
     assert decode(encode(value)) == value
 
 
+def test_a_type_shows_its_typename() -> None:
+    assert repr(IntType) == "Type('io.statefun.types/int')"
+    assert repr(ReversedType()) == "ReversedType('t/reversed')"
+
+
 @pytest.mark.parametrize("typename", ["", None])
 def test_a_type_needs_a_typename(typename: Any) -> None:
     with pytest.raises(UserValueError, match="typename of a Type is missing"):
