@@ -177,6 +177,7 @@ def test_a_protobuf_type_needs_a_message_class(cls: Any, error: type[Exception])
         make_protobuf_type(cls)
 
 
+@pytest.mark.slow
 def test_importing_the_sdk_loads_no_protobuf() -> None:
     program = "import sys, statefun_sdk, statefun_sdk.testing; sys.exit('google.protobuf' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": str(SDK_FOLDER)})
