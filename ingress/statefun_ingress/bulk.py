@@ -134,16 +134,12 @@ class BulkParser:
             lines = self._parse_singly(block)
         if len(lines) != line_count:
             lines = self._parse_singly(block)
-        first = self._line_number
         try:
-            for line in lines:
-                self._add(line)
-                self._line_number += 1
-        except RequestRefused as refused:
-            # Blank lines are not in `lines`, so find the number by counting them in.
-            number = _number_of(block, self._line_number - first) + first
-            raise _at_line(number, refused) from refused
-        self._line_number = first + line_count
+            self._add(lines)
+        except _RefusedAt as at:
+            number = self._line_number + _number_of(block, at.index)
+            raise _at_line(number, at.refused) from at.refused
+        self._line_number += line_count
 
     def _parse_singly(self, block: bytes) -> list[Line]:
         """Parse line by line, to name the one that is wrong."""
@@ -165,40 +161,61 @@ class BulkParser:
                 ) from error
         return lines
 
-    def _add(self, line: Line) -> None:
-        known = self._resolved.get((line.target, line.type))
-        if known is None:
-            target = self._registry.target(line.target)
-            value_type, convert = target.from_json(line.type)
-            if convert is json_text:
-                convert = _json_of_line
-            known = target.typename, value_type, convert
-            if len(self._resolved) < 1_000:
-                self._resolved[(line.target, line.type)] = known
-        target_type, value_type, convert = known
-        id = line.id
-        if not id or len(id) > ID_BYTES_MAX // 4:
-            check_id(id)
-        value = convert(bytes(line.value))
-        if len(value) > self._line_bytes_max:
-            raise self._too_long(self._line_number)
+    def _add(self, lines: list[Line]) -> None:
+        """Add the events of ``lines``; the loop that a bulk request spends its time in."""
+        resolved = self._resolved
         events = self._events
-        events.target_types.append(target_type)
-        events.ids.append(id)
-        events.caller_types.append("")
-        events.caller_ids.append("")
-        events.value_types.append(value_type)
-        events.values.append(value)
-        self._events_bytes += len(value)
-        if len(events.ids) == CHUNK_EVENTS_MAX or self._events_bytes >= CHUNK_BYTES_MAX:
-            self._close_chunk()
+        size = self._events_bytes
+        for index, line in enumerate(lines):
+            id = line.id
+            try:
+                known = resolved.get((line.target, line.type)) or self._resolve(line)
+                if not id or len(id) > ID_BYTES_MAX // 4:
+                    check_id(id)
+                value = known[2](bytes(line.value))
+                if len(value) > self._line_bytes_max:
+                    raise RequestRefused(
+                        413,
+                        "A value is too large",
+                        f"the value has {len(value)} bytes, at most {self._line_bytes_max} are taken",
+                    )
+            except RequestRefused as refused:
+                raise _RefusedAt(index, refused) from refused
+            events.target_types.append(known[0])
+            events.ids.append(id)
+            events.value_types.append(known[1])
+            events.values.append(value)
+            size += len(value)
+            if len(events.ids) == CHUNK_EVENTS_MAX or size >= CHUNK_BYTES_MAX:
+                self._close_chunk()
+                events, size = self._events, 0
+        self._events_bytes = size
+
+    def _resolve(self, line: Line) -> tuple[str, str, Converter]:
+        target = self._registry.target(line.target)
+        value_type, convert = target.from_json(line.type)
+        if convert is json_text:
+            convert = _json_of_line
+        known = target.typename, value_type, convert
+        if len(self._resolved) < 1_000:  # without `accepts` clients choose the types
+            self._resolved[(line.target, line.type)] = known
+        return known
 
     def _close_chunk(self) -> None:
-        if self._events.ids:
-            self.event_count += len(self._events)
-            self.parts.append((self._events, encode_chunk(self._events)))
+        events = self._events
+        if events.ids:
+            events.caller_types = [""] * len(events.ids)
+            events.caller_ids = [""] * len(events.ids)
+            self.event_count += len(events.ids)
+            self.parts.append((events, encode_chunk(events)))
             self._events = Events.empty()
             self._events_bytes = 0
+
+
+class _RefusedAt(Exception):
+    def __init__(self, index: int, refused: RequestRefused) -> None:
+        super().__init__(index, refused)
+        self.index, self.refused = index, refused
 
 
 def _number_of(block: bytes, index: int) -> int:

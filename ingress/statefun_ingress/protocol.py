@@ -17,6 +17,7 @@ from statefun_ingress.errors import RequestRefused
 from statefun_ingress.problems import raw_problem
 
 _NEVER = math.inf
+_IDLE, _HEADERS, _BODY = range(3)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -27,8 +28,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._deadline = _NEVER  # on the loop's clock
-        self._in_headers = True
-        self._header_bytes = 0
+        self._phase = _IDLE
+        self._header_bytes = 0  # received since the read in which the headers began
         self._refused: RequestRefused | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -48,8 +49,9 @@ class BoundedProtocol(HttpToolsProtocol):
             transport.close()
 
     def data_received(self, data: bytes) -> None:
+        began_in_headers = self._phase == _HEADERS
         super().data_received(data)
-        if self._in_headers:
+        if began_in_headers and self._phase == _HEADERS:
             # The parser hands a header on once it is complete; one that never ends would
             # gather inside it unseen.
             self._header_bytes += len(data)
@@ -58,10 +60,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._phase = _HEADERS
         self._deadline = self.loop.time() + self.limits.header_timeout_s
 
     def on_headers_complete(self) -> None:
-        self._in_headers = False
+        self._phase = _BODY
         self._header_bytes = 0
         self._deadline = self.loop.time() + self.limits.body_timeout_s
         size = len(self.url)
@@ -85,8 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._deadline = _NEVER
-        self._header_bytes = 0
-        self._in_headers = True
+        self._phase = _IDLE
         super().on_message_complete()
 
     def _refuse(self, refused: RequestRefused) -> None:
@@ -107,7 +109,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Close the connection if its deadline has passed."""
         if now < self._deadline:
             return
-        if self._in_headers:
+        if self._phase != _BODY:
             found = f"the headers were not complete after {self.limits.header_timeout_s:g} s"
         else:
             found = f"the body was not complete {self.limits.body_timeout_s:g} s after the headers"

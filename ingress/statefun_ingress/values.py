@@ -62,8 +62,8 @@ def check_json_depth(text: bytes) -> None:
     Raises:
         RequestRefused: 400, nested deeper than ``JSON_DEPTH_MAX``.
     """
-    if text.count(b"[") + text.count(b"{") <= JSON_DEPTH_MAX:
-        return  # an upper bound of the depth, and all that most values need
+    if len(text) <= 2 * JSON_DEPTH_MAX or text.count(b"[") + text.count(b"{") <= JSON_DEPTH_MAX:
+        return  # upper bounds of the depth, and all that most values need
     depth, at, size = 0, 0, len(text)
     while at < size:
         byte = text[at]
