@@ -545,6 +545,8 @@ class Coordinator:
                 "id": last.snapshot_id,
                 "age_ms": max(0, self._now_ms - last.created_at_ms),
                 "bytes": sum(part.bytes for part in last.parts if part.snapshot == last.snapshot_id),
+                "positions": retention.trim_positions([last]),
+                "in_flight": last.in_flight,
             },
             "workers": [
                 {
