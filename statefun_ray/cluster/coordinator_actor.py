@@ -37,6 +37,26 @@ FAREWELL_S: Final = 1.0
 """After a stop, for the last answers to leave before the process ends."""
 
 
+def lag_of(status: dict[str, Any], counts: dict[str, Any]) -> int:
+    """Return how many accepted events are not known to be processed.
+
+    What waits in the ingress is counted now, what waits in workers is as old as their last
+    heartbeat. So nothing waiting is believed only once a committed snapshot has got past every
+    accepted event; until then the lag is at least 1.
+
+    Args:
+        status: of the coordinator core.
+        counts: of the ingress; empty if it did not answer.
+    """
+    accepted: int = counts.get("accepted", 0)
+    waiting: int = min(accepted, counts.get("lag", 0) + status.get("backlog", 0))
+    if waiting or not accepted:
+        return waiting
+    last = status.get("last_snapshot") or {}
+    is_past_all = last.get("positions", {}).get(counts.get("log_id"), 0) >= accepted
+    return 0 if is_past_all and not last.get("in_flight", 0) else 1
+
+
 class CoordinatorActor:
     """What drivers talk to. Every call may be repeated; none changes anything twice."""
 
@@ -57,7 +77,6 @@ class CoordinatorActor:
         status = self._host.status() if self._host is not None else {"phase": "starting", "generation": 0}
         status.pop("workers", None)
         counts = await self._ingress_counts()
-        accepted, processed = counts.get("accepted", 0), status.get("processed", 0)
         return {
             "name": self._deployment.name,
             "url": self._deployment.url,
@@ -65,8 +84,8 @@ class CoordinatorActor:
             "target": self._deployment.source.target,
             **status,
             "processes": [self._own_process(), self._ingress, *self._worker_processes()],
-            "accepted": accepted,
-            "lag": counts.get("lag", max(0, accepted - processed)),
+            "accepted": counts.get("accepted", 0),
+            "lag": lag_of(status, counts),
             "ingress": counts,
         }
 

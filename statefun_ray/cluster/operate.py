@@ -72,6 +72,8 @@ def statuses(name: str, address: str | None = None) -> Iterator[dict[str, Any]]:
 def stop(name: str, address: str | None = None, *, now: bool = False) -> dict[str, Any]:
     """End the application ``name`` with a final snapshot, and return how it went.
 
+    Returns when its processes have ended, or, on a local cluster, the program that started it.
+
     Args:
         now: kill it instead; started again it goes on from its last snapshot all the same.
 
@@ -80,10 +82,19 @@ def stop(name: str, address: str | None = None, *, now: bool = False) -> dict[st
         ClusterUnreachable: no Ray answers at the given address.
         NoAnswer: the coordinator does not.
     """
+    note = registry.read_note(name)
+    is_local = note is not None and note.local and address is None
+    outcome: dict[str, Any] = {}
     with _joined(name, address):
-        outcome: dict[str, Any] = {} if now else ask(name, "stop", timeout_s=STOP_S)
-        end_processes(name)
-        return outcome
+        if not now:
+            outcome = ask(name, "stop", timeout_s=STOP_S)
+        if now or not is_local:
+            end_processes(name, patience_s=0.0 if now else ANSWER_S)
+    # The cluster goes down with the program that started it: do not stay in it meanwhile.
+    if note is not None and is_local:
+        registry.wait_gone(note, ANSWER_S)
+    registry.forget(name)
+    return outcome
 
 
 def ask(name: str, method: str, *, timeout_s: float) -> Any:
@@ -126,19 +137,27 @@ def running_here() -> tuple[str, ...]:
     return tuple(sorted(name for name in found if name is not None))
 
 
-def end_processes(name: str) -> None:
-    """Kill what is left of ``name`` in the joined cluster and wait until its names are free."""
-    names = (coordinator_name(name), ingress_name(name, 0))
+def end_processes(name: str, *, patience_s: float = 0.0) -> None:
+    """Wait until the processes of ``name`` have ended; kill what has not after ``patience_s``."""
+    names = {coordinator_name(name), ingress_name(name, 0)}
+    if _wait_ended(names, patience_s):
+        return
     for actor_name in names:
         try:
             ray.kill(ray.get_actor(actor_name, NAMESPACE), no_restart=True)
         except ValueError:
             continue  # has ended by itself
-    deadline = time.monotonic() + ANSWER_S
-    while time.monotonic() < deadline:
+    _wait_ended(names, ANSWER_S)
+
+
+def _wait_ended(names: set[str], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while True:
         living = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
         if living.isdisjoint(names):
-            return
+            return True
+        if time.monotonic() >= deadline:
+            return False
         time.sleep(0.05)
 
 

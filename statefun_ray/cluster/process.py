@@ -22,7 +22,7 @@ def configure_logging() -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(os.environ.get("STATEFUN_RAY_LOG", "INFO").upper())
-    for noisy in ("ray", "asyncio", "botocore", "aiobotocore", "s3fs", "fsspec", "uvicorn.access"):
+    for noisy in ("ray", "asyncio", "botocore", "aiobotocore", "s3fs", "fsspec", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

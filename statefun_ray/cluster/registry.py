@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -63,6 +64,16 @@ def notes() -> list[Note]:
     """Return every note that is still true, by name."""
     names = sorted(path.stem for path in (home() / "running").glob("*.json"))
     return [note for name in names if (note := read_note(name)) is not None]
+
+
+def wait_gone(note: Note, timeout_s: float) -> bool:
+    """Wait for the end of the program that started an application; return whether it came."""
+    deadline = time.monotonic() + timeout_s
+    while _is_alive(note.pid):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def forget(name: str) -> None:

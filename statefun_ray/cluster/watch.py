@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 LINE_S: Final = 10.0
 """Between two lines of progress, when there is any."""
 
+FAREWELL_S: Final = 0.5
+
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -94,6 +96,8 @@ class Watch:
             if done:
                 outcome = self._outcome(finished)
                 if outcome is not None:
+                    # Whoever stopped it hears of it from the same cluster: let them, then take it down.
+                    time.sleep(FAREWELL_S)
                     self._say_ended(outcome)
                     return
                 finished = self._application.coordinator.finished.remote()  # Ray is restarting it
