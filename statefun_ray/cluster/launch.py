@@ -52,10 +52,14 @@ CPUS_FREE_S: Final = 5.0
 class Application:
     """A running application, seen from the program that started it."""
 
-    def __init__(self, deployment: Deployment, cluster: connection.Cluster, coordinator: Any) -> None:
+    def __init__(
+        self, deployment: Deployment, cluster: connection.Cluster, coordinator: Any, ingress: Any
+    ) -> None:
         self.deployment = deployment
         self.cluster = cluster
         self.coordinator = coordinator
+        # Ray ends an actor that is not detached when the last handle of its owner is gone.
+        self._ingress = ingress
 
     @property
     def name(self) -> str:
@@ -203,7 +207,7 @@ def _deploy(
     except BaseException:
         operate.end_processes(deployment.name)
         raise
-    return Application(deployment, cluster, coordinator)
+    return Application(deployment, cluster, coordinator, ingress)
 
 
 def _wait_ready(deployment: Deployment, coordinator: Any, ingress: Any, say: Callable[[str], None]) -> None:
