@@ -16,12 +16,11 @@ import signal
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -30,7 +29,7 @@ from rich.table import Table as RichTable
 from examples.flights import chaos, expected
 from examples.flights.data import FlightEvent, flight_events
 from examples.flights.functions import AIRCRAFT, AIRPORT
-from examples.flights.producers import Tally, send_all
+from examples.flights.producers import NotAccepted, Tally, send_all
 from statefun_ray import open_checkpoint
 
 NAME = "flights-demo"
@@ -98,7 +97,7 @@ def main() -> int:
         differences = check(run, arguments.limit)
         summarise(run, differences, time.monotonic() - started)
         return 1 if differences else 0
-    except (DemoFailed, chaos.NoMoment, chaos.StatusEnded) as failure:
+    except (DemoFailed, chaos.NoMoment, chaos.StatusEnded, NotAccepted) as failure:
         console.print(f"[bold red]The demo failed:[/] {failure}")
         console.print(f"What the application printed is in {folder / 'application.log'}")
         return 1
@@ -137,7 +136,8 @@ async def application(run: Run) -> AsyncIterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     say(f"Starting a local Ray and {run.workers} workers: statefun-ray run {TARGET} …")
-    with (run.folder / "application.log").open("wb") as log:
+    log_file = run.folder / "application.log"
+    with log_file.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *COMMAND,
             *("run", TARGET, "--name", NAME, "--workers", str(run.workers)),
@@ -149,19 +149,19 @@ async def application(run: Run) -> AsyncIterator[str]:
             start_new_session=True,  # Ctrl-C reaches us first, we pass it on
         )
         try:
-            await until_ready(url, process)
+            await until_ready(log_file, process)
             yield url
         finally:
             await end(process)
 
 
-async def until_ready(url: str, process: asyncio.subprocess.Process) -> None:
+async def until_ready(log: Path, process: asyncio.subprocess.Process) -> None:
     """Wait until the application says that it is ready."""
     give_up_at = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < give_up_at:
         if process.returncode is not None:
             raise DemoFailed(f"the application ended with exit code {process.returncode} before it was ready")
-        if await asyncio.to_thread(answers_ok, f"{url}/readyz"):
+        if f"{NAME} is ready" in await asyncio.to_thread(log.read_text, errors="replace"):
             return
         await asyncio.sleep(0.1)
     raise DemoFailed(f"the application was not ready after {START_TIMEOUT_S:.0f} s")
@@ -196,13 +196,20 @@ async def stream_and_kill(run: Run, url: str, watch: chaos.Watch) -> None:
             progress.advance(bar, events)
             accepted.advance(events)
 
-        async with asyncio.TaskGroup() as group:
-            killing = group.create_task(kill_on_the_way(run, watch, accepted))
-            group.create_task(
-                send_all(url, run.events, producers=run.producers, tally=run.tally, on_accepted=on_accepted)
-            )
+        sending = send_all(url, run.events, producers=run.producers, tally=run.tally, on_accepted=on_accepted)
+        await both(sending, kill_on_the_way(run, watch, accepted))
         run.sending_s = time.monotonic() - started
-        assert killing.done()
+
+
+async def both(first: Coroutine[Any, Any, None], second: Coroutine[Any, Any, None]) -> None:
+    """Run two things side by side; the first trouble ends both and is what is raised."""
+    tasks = [asyncio.ensure_future(first), asyncio.ensure_future(second)]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 async def kill_on_the_way(run: Run, watch: chaos.Watch, accepted: Milestones) -> None:
@@ -369,15 +376,6 @@ def summarise(run: Run, differences: list[str], seconds: float) -> None:
 def say(text: str) -> None:
     """One line of the story."""
     console.print(text, highlight=False)
-
-
-def answers_ok(url: str) -> bool:
-    """Whether a GET is answered with 200."""
-    try:
-        with urllib.request.urlopen(url, timeout=2.0) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def free_port() -> int:

@@ -126,10 +126,18 @@ async def send_all(
     for event in events:
         shares[zlib.crc32(event.tail_number.encode()) % producers].append(event)
     timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
-    async with aiohttp.ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as group:
-        for index, share in enumerate(shares):
-            producer = Producer(session, base_url, f"flights-{index}", share, tally, on_accepted)
-            group.create_task(producer.run())
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        tasks = [
+            asyncio.create_task(
+                Producer(session, base_url, f"flights-{index}", share, tally, on_accepted).run()
+            )
+            for index, share in enumerate(shares)
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
 
 
 def batches(events: list[FlightEvent]) -> Iterator[list[FlightEvent]]:
