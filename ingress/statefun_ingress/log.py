@@ -199,14 +199,17 @@ class IngressLog:
         names = sorted(name for name in self.files.list() if name.endswith(SEGMENT_SUFFIX))
         if not names:
             raise CorruptLog(segment_name(0), 0, "the log has no segment left")
-        previous: Segment | None = None
-        for position, name in enumerate(names):
-            segment = self._recover_segment(name, previous, is_last=position == len(names) - 1)
-            if segment is not None:
-                self._segments.append(segment)
-                previous = segment
-        if previous is None:
+        segments = self._segments
+        for name in names[:-1]:
+            self._recover_segment(name, is_last=False)
+        self._recover_segment(names[-1], is_last=True)
+        if not segments:
             raise CorruptLog(names[0], 0, "the only segment has no readable header")
+        if segments[-1].name != names[-1]:
+            # The last one was begun and never became durable: the one before it, which has
+            # just been found whole, is the last, and the producers are in it.
+            self._recover_segment(segments.pop().name, is_last=True)
+        previous = segments[-1]
         if previous.end_seq < end_seq_known:
             raise CorruptLog(
                 previous.name,
@@ -216,8 +219,8 @@ class IngressLog:
         self._durable_seq = previous.end_seq
         self._written_bytes = previous.size_bytes
 
-    def _recover_segment(self, name: str, previous: Segment | None, *, is_last: bool) -> Segment | None:
-        """Check one segment; return None if it was begun and never became durable."""
+    def _recover_segment(self, name: str, *, is_last: bool) -> None:
+        """Check one segment and keep it, unless it was begun and never became durable."""
         data = self.files.read(name, 0, self.files.size(name))
         first_seq = first_seq_of(name)
         try:
@@ -226,8 +229,8 @@ class IngressLog:
             self._refuse_unless_torn(name, data, 0, first_seq, str(error), is_last=is_last)
             self.files.remove(name)
             self.files.sync_directory()
-            return None
-        self._check_segment_header(name, header, first_seq, previous)
+            return
+        self._check_segment_header(name, header, first_seq, self._segments[-1] if self._segments else None)
         if is_last:
             self.producers.load(header["producers"])
         end_seq = first_seq
@@ -260,7 +263,7 @@ class IngressLog:
             self.files.overwrite(name, start, data[start:offset])
             self.files.sync(name)
             self.files.sync_directory()
-        return Segment(name, first_seq, end_seq, offset, index)
+        self._segments.append(Segment(name, first_seq, end_seq, offset, index))
 
     def _restore_producer(self, data: bytes, offset: int) -> None:
         record, _ = read_record(data, offset)
