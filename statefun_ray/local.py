@@ -45,6 +45,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+STOP_TIMEOUT_S: Final = 60.0
+"""For the final snapshot, through any recovery that is under way."""
+
 POLL_S: Final = 0.005
 """Between two looks at something that has no callback."""
 
@@ -206,7 +209,14 @@ class LocalApplication:
         if self._coordinator is not None:
             if self._ingress is not None:
                 self._invoke(self._ingress.drain)
-            stopped = self._call(self._coordinator.stop(), 60)
+            try:
+                stopped = self._call(self._coordinator.stop(), STOP_TIMEOUT_S)
+            except TimeoutError:
+                last_error = self.status()["last_error"] or "none"
+                self.crash()
+                raise ApplicationFailed(
+                    f"no final snapshot within {STOP_TIMEOUT_S:g} s, so it was ended without; last error: {last_error}"
+                ) from None
             self._end_coordinator()
             self._end_ingress()
             if stopped.error:
@@ -261,9 +271,13 @@ class LocalApplication:
     @property
     def client(self) -> HttpClient:
         """Sends events over HTTP, as any client would."""
-        if self._client is None or self._client.url != self.url:
-            self._client = HttpClient(self.url)
-        return self._client
+        url = self.url
+        client = self._client
+        if client is None or client.url != url:
+            if client is not None:
+                client.close()
+            client = self._client = HttpClient(url)
+        return client
 
     def send(
         self,
@@ -438,6 +452,9 @@ class LocalApplication:
         self._coordinator = self._spawner = self._running = None
 
     def _end_ingress(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
         if self._ingress is not None:
             self._call(self._ingress.close(), 30)
             self._ingress = None

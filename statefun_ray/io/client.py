@@ -64,6 +64,7 @@ class HttpClient:
         self.url = url
         self._timeout_s = timeout_s
         self._local = threading.local()
+        self._connections: list[HTTPConnection] = []
 
     def send(
         self,
@@ -131,9 +132,9 @@ class HttpClient:
         return self._request("GET", path, b"", {}, None)
 
     def close(self) -> None:
-        """Close this thread's connection."""
-        connection: HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is not None:
+        """Close the connections of all threads; the next request opens one again."""
+        connections, self._connections = self._connections, []
+        for connection in connections:
             connection.close()
 
     def _put(
@@ -179,6 +180,7 @@ class HttpClient:
             parts = urlsplit(self.url)
             connection = HTTPConnection(parts.hostname or "", parts.port, timeout=self._timeout_s)
             self._local.connection = connection
+            self._connections.append(connection)
         return connection
 
 

@@ -62,7 +62,7 @@ from statefun_ray.io.feed_client import FeedClient
 from statefun_ray.io.handshake import Hello, refusal_of
 from statefun_ray.io.heartbeat import HEARTBEAT_S, LEASE_S, HeartbeatThread, exit_process
 from statefun_ray.io.invoke_local import EmbeddedInvoker, FailureLog
-from statefun_ray.io.part_writer import PartWriter
+from statefun_ray.io.part_writer import PartWriter, warm_up
 from statefun_ray.io.transport import FrameConnection, FrameServer, OnClose, OnFrame, connect
 from statefun_sdk import StatefulFunctions
 
@@ -293,8 +293,10 @@ class WorkerHost:
             on_published=self._published,
             on_failed=self._fail,
         )
+        warming = asyncio.get_running_loop().run_in_executor(self._executor, warm_up)
         keys = await self._load(core, plan, key_groups)
         await self._connect_mesh(plan)
+        await warming
         self._core = core
         self._logs = dict(plan.logs)
         self._tell(Ready(config.generation, config.worker, keys))

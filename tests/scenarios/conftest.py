@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from tests.scenarios.drivers import DRIVERS, Driver, Runner, Settings
+
+
+class Play(Protocol):
+    """Starts the application of a story; it ends with the test."""
+
+    def __call__(self, **settings: Any) -> Driver: ...
+
+
+@pytest.fixture(params=DRIVERS, ids=lambda runner: runner.name)
+def runner(request: pytest.FixtureRequest) -> Runner:
+    """The driver under which the story is played."""
+    chosen: Runner = request.param
+    needs = request.node.get_closest_marker("needs")
+    missing = set(needs.args if needs is not None else ()) - chosen.abilities
+    if missing:
+        pytest.skip(f"the {chosen.name} driver has no {', '.join(sorted(missing))}")
+    return chosen
+
+
+@pytest.fixture
+def play(runner: Runner, tmp_path: Path) -> Iterator[Play]:
+    """Start an application under the driver: ``app = play(workers=3)``."""
+    with ExitStack() as running:
+
+        def start(**settings: Any) -> Driver:
+            return running.enter_context(runner.launch(tmp_path, Settings(**settings)))
+
+        yield start
