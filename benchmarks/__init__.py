@@ -1,0 +1,1 @@
+"""Ratios against ceilings measured in the same run: ``python -m benchmarks [NAME ...]``."""
