@@ -125,7 +125,7 @@ def asgi(port: int) -> None:
     """Serve a bare ASGI application until killed."""
     import uvicorn
 
-    uvicorn.run(_answer, host="127.0.0.1", port=port, log_level="warning", access_log=False, lifespan="off")  # type: ignore[arg-type]
+    uvicorn.run(_answer, host="127.0.0.1", port=port, log_level="warning", access_log=False, lifespan="off")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from statefun_ray.local import new_event_loop
 
@@ -37,7 +38,7 @@ class Outcome:
     def gap_s(self) -> float:
         """The longest time without a successful response."""
         moments = sorted(self.finished_at_s)
-        return max((after - before for before, after in zip(moments, moments[1:], strict=False)), default=0.0)
+        return max((after - before for before, after in pairwise(moments)), default=0.0)
 
 
 def request(method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
