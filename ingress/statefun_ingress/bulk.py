@@ -132,7 +132,8 @@ class BulkParser:
             lines = _decoder.decode_lines(block)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             lines = self._parse_singly(block)
-        if len(lines) != line_count:
+        if len(lines) != line_count or b"\n\n" in block:
+            # Blank lines, or several objects on one, which only the slow way tells apart.
             lines = self._parse_singly(block)
         try:
             self._add(lines)

@@ -22,7 +22,7 @@ from bisect import bisect_right
 from typing import Any, Final, NamedTuple
 
 from statefun_ingress.errors import CorruptLog, LogFailed, LogTrimmed
-from statefun_ingress.log_files import LogFiles
+from statefun_ingress.log_files import LogFiles as LogFiles
 from statefun_ingress.log_reader import LogReader
 from statefun_ingress.producers import Answer, Producers
 from statefun_ingress.record import (
