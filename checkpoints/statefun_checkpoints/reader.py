@@ -70,12 +70,15 @@ class PartSource:
             raise CorruptPart(name, f"its xxh3_128 is {found}, {self._referrer} says {part.xxh3_128}")
         return data
 
-    def name_of(self, part: PartDescriptor) -> str:
-        """Name the object that holds ``part``, for people."""
+    def object_of(self, part: PartDescriptor) -> str:
+        """Return the object that holds ``part``."""
         if part.path is not None:
             return part.path
-        slot = self._entry.slot if part.slot is None else part.slot
-        return f"{layout.slot_path(slot)} ({part.where})"
+        return layout.slot_path(self._entry.slot if part.slot is None else part.slot)
+
+    def name_of(self, part: PartDescriptor) -> str:
+        """Name ``part`` for people."""
+        return part.path if part.path is not None else f"{self.object_of(part)} ({part.where})"
 
     def _inline(self, part: PartDescriptor, name: str) -> StoreSteps[bytes]:
         holder = part

@@ -1,6 +1,6 @@
 """Reading a snapshot as tables. Needs no running cluster and changes nothing.
 
-Each function type is one table with a column ``id`` and one per state, a row per address that
+Each function type is one table with a column ``id`` and one per state in alphabetical order, a row per address that
 has any. A state is null where it was never set, was deleted, or had expired when the snapshot
 was taken: the table shows that moment and does not change as time goes by.
 
@@ -95,7 +95,7 @@ class Checkpoint:
             raise NoTable(name, tuple(self.tables()))
         ids: dict[str, int] = {}
         found = {
-            state: self._state(state_table(name, state), ids, spec) for state, spec in function.states.items()
+            state: self._state(state_table(name, state), ids, spec) for state, spec in sorted(function.states.items())
         }
         columns = {"id": pa.array(list(ids), pa.string())}
         for state, (positions, array) in found.items():

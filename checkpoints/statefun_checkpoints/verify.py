@@ -125,7 +125,7 @@ class _Check:
         self.key_group_count = key_group_count
         self.findings: list[Finding] = []
         self.slots = self.parts = self.rows = self.bytes = 0
-        self._sound: set[str] = set()  # hashes of parts whose rows have been checked
+        self._seen: set[tuple[str, str]] = set()  # object and hash of parts whose rows have been checked
 
     def chain(self, log: LogReader, count: int) -> StoreSteps[list[Entry]]:
         """Read entries from the newest down until ``count`` snapshots are found; check their links."""
@@ -170,7 +170,7 @@ class _Check:
                 self._find(source.name_of(part), str(error))
                 complete = False
                 continue
-            self._rows(part, rows, source.name_of(part))
+            self._rows(part, rows, source.name_of(part), source.object_of(part))
             if part.kind == "transient":
                 transient.update(rows.table)
             else:
@@ -200,10 +200,10 @@ class _Check:
         elif slot < newer_snapshot.parent:
             self._find(newer_name, f"its parent, slot {newer_snapshot.parent}, is not a snapshot")
 
-    def _rows(self, part: PartDescriptor, rows: Rows, name: str) -> None:
-        if part.xxh3_128 in self._sound:
+    def _rows(self, part: PartDescriptor, rows: Rows, name: str, holder: str) -> None:
+        if (holder, part.xxh3_128) in self._seen:
             return
-        self._sound.add(part.xxh3_128)
+        self._seen.add((holder, part.xxh3_128))
         self.parts += 1
         self.rows += len(rows)
         self.bytes += part.bytes

@@ -209,6 +209,16 @@ def test_a_corrupt_newest_entry_stops_everything() -> None:
         run_store(store, log.claim("b", 1))
 
 
+def test_reading_is_repeated_a_few_times() -> None:
+    store = MemoryStore()
+    committed = App(store).snapshot(1)
+    log = opened(store)
+    few = dict.fromkeys(range(ATTEMPTS_MAX - 1), LOST)
+    assert run_with_faults(store, log.latest_snapshot(), few) == committed
+    with pytest.raises(StoreUnavailable):
+        run_with_faults(store, log.latest_snapshot(), few | {ATTEMPTS_MAX - 1: LOST})
+
+
 # --- ambiguous answers -------------------------------------------------------------------
 
 FAULTS = [LOST, UNANSWERED]

@@ -46,6 +46,24 @@ def test_rows_keep_columns_of_one_length() -> None:
     assert rows != list(rows)
 
 
+def test_rows_take_over_columns_and_give_out_tables() -> None:
+    rows = carts(3)
+    same = Rows.of_columns(
+        key_group=rows.key_group,
+        table=rows.table,
+        id=rows.id,
+        sub=rows.sub,
+        typename=rows.typename,
+        value=rows.value,
+        expires_at_ms=rows.expires_at_ms,
+    )
+    assert same == rows
+    assert same.id is rows.id
+    mixed = Rows.of([*rows, (1, "~queue", "x", "1", "t", b"", None)])
+    assert mixed.of_table("~queue") == mixed.slice(3, 4)
+    assert mixed.of_table("none") == Rows()
+
+
 def test_rows_are_selected_by_key_group() -> None:
     rows = carts(200)
     low, high = rows.select((0, 8)), rows.select((8, 16))
