@@ -7,20 +7,21 @@ the deltas after it. Three rules keep a chain complete:
   hold; small deltas from before the restore stay, because the restored worker did not write them
   again;
 * a base labelled n replaces everything up to n of its worker, and nothing after it;
-* after a restore with another number of workers the inherited parts stay until every worker of
-  the generation has written a base.
+* parts that speak for other key groups than a worker's, written with another number of workers,
+  are *inherited*: they stay until every worker of the generation has written a base. A worker's
+  index says nothing about them, for after a rescale it stands for other key groups.
 
 Nothing changes until a snapshot is committed; an aborted one leaves no trace here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
-from statefun_checkpoints.model import Entry, FunctionSpec, PartDescriptor, Position, Rhythm
+from statefun_checkpoints.model import Entry, FunctionSpec, KeyGroups, PartDescriptor, Position, Rhythm
 
 
 class WorkerPart(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,13 +64,18 @@ class SnapshotCoordinator:
     def __init__(
         self,
         *,
-        worker_count: int,
-        key_group_count: int,
+        key_groups: Sequence[KeyGroups],
         functions: Mapping[str, FunctionSpec],
         restored: Entry | None,
     ) -> None:
+        """Args:
+        key_groups: of every worker, in worker order; together all there are.
+        functions: as they are recorded in the entries.
+        restored: what this generation begins from.
+        """
+        worker_count = len(key_groups)
         self._worker_count = worker_count
-        self._key_group_count = key_group_count
+        self._key_group_count = key_groups[-1][1]
         self._functions = dict(functions)
         self._restored_id = restored.snapshot_id if restored is not None else 0
         self._restored_counters = dict(restored.counters) if restored is not None else {}
@@ -78,13 +84,15 @@ class SnapshotCoordinator:
         self._inherited: list[PartDescriptor] = []
         self._without_base: set[int] = set()
         if restored is not None:
-            parts = lasting_parts(restored)
-            if restored.worker_count == worker_count:
-                for part in parts:
-                    self._chains[part.worker].append(part)
-            else:
-                self._inherited = parts
-                self._without_base = set(range(worker_count))
+            for part in lasting_parts(restored):
+                is_own = part.worker < worker_count and part.key_groups == key_groups[part.worker]
+                (self._chains[part.worker] if is_own else self._inherited).append(part)
+            newest = max((part.snapshot for part in self._inherited), default=0)
+            self._without_base = {
+                worker
+                for worker, chain in self._chains.items()
+                if not any(part.kind == "base" and part.snapshot >= newest for part in chain)
+            }
         self.parent_slot = restored.slot if restored is not None else None
         self.last_id = self.committed_id = self._restored_id
         self.open: OpenSnapshot | None = None
@@ -111,9 +119,8 @@ class SnapshotCoordinator:
     def entry(self, *, now_ms: int) -> Entry:
         """Return the entry to commit for the complete open snapshot; the log fills in slot and nonce."""
         snapshot = self.open
-        assert snapshot is not None and len(snapshot.acks) == self._worker_count, (
-            "not every worker has acknowledged"
-        )
+        assert snapshot is not None, "no snapshot is open"
+        assert len(snapshot.acks) == self._worker_count, "not every worker has acknowledged"
         acks = [snapshot.acks[worker] for worker in range(self._worker_count)]
         chains, inherited, _ = self._advanced(snapshot)
         parts = inherited + [part for worker in range(self._worker_count) for part in chains[worker]]
@@ -145,9 +152,8 @@ class SnapshotCoordinator:
     def committed(self, entry: Entry) -> None:
         """The entry is in the log: its parts are what the next snapshot builds on."""
         snapshot = self.open
-        assert snapshot is not None and snapshot.snapshot_id == entry.snapshot_id, (
-            "another snapshot was committed"
-        )
+        assert snapshot is not None, "no snapshot is open"
+        assert snapshot.snapshot_id == entry.snapshot_id, "another snapshot was committed"
         _, inherited, self._without_base = self._advanced(snapshot)
         parts = lasting(entry)
         self._inherited = [part for part in parts[: len(inherited)] if part is not None]
@@ -169,19 +175,20 @@ class SnapshotCoordinator:
     def _advanced(
         self, snapshot: OpenSnapshot
     ) -> tuple[dict[int, list[PartDescriptor]], list[PartDescriptor], set[int]]:
+        without_base = self._without_base - {worker for worker, ack in snapshot.acks.items() if ack.based_on}
+        inherited = self._inherited if without_base else []
         chains = {}
-        without_base = set(self._without_base)
         for worker, ack in snapshot.acks.items():
             chain = self._chains[worker]
             if snapshot.rhythm != "reply":
                 chain = [
                     part for part in chain if part.level != "small" or part.snapshot <= self._restored_id
                 ]
-            if ack.based_on:
+            # A base without rows leaves no part that could hide inherited rows: tombstones must.
+            if ack.based_on and (not inherited or any(part.kind == "base" for part in ack.parts)):
                 chain = [part for part in chain if part.snapshot > ack.based_on]
-                without_base.discard(worker)
             chains[worker] = chain + [part for part in ack.parts if part.kind != "transient"]
-        return chains, self._inherited if without_base else [], without_base
+        return chains, inherited, without_base
 
 
 def lasting(entry: Entry) -> list[PartDescriptor | None]:

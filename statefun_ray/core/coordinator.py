@@ -121,7 +121,7 @@ class Coordinator:
     """The core of the coordinator process."""
 
     def __init__(self, config: CoordinatorConfig, functions: Mapping[str, FunctionSpec]) -> None:
-        worker_ranges(
+        self._key_groups = worker_ranges(
             worker_count=config.worker_count,
             key_group_count=config.key_group_count,
             shard_count=config.shard_count,
@@ -165,10 +165,7 @@ class Coordinator:
 
     def _new_snapshots(self) -> SnapshotCoordinator:
         return SnapshotCoordinator(
-            worker_count=self.config.worker_count,
-            key_group_count=self.config.key_group_count,
-            functions=self._functions,
-            restored=self._restored,
+            key_groups=self._key_groups, functions=self._functions, restored=self._restored
         )
 
     def take_effects(self) -> list[CoordinatorEffect]:

@@ -223,7 +223,12 @@ class Worker:
                 interval = (position.first, position.end, position.next_seq)
                 self._restored_positions.setdefault(position.log_id, []).append(interval)
             self._deltas = len(entry.parts) // entry.worker_count
-            self._base_due = entry.worker_count != self.config.worker_count
+            # Parts written for other key groups stay in every entry until each worker has a base.
+            self._base_due = any(
+                part.key_groups != self._range and part.key_groups[0] < high and low < part.key_groups[1]
+                for part in entry.parts
+                if part.kind != "transient"
+            )
         self._timers.rebuild()
         self._addresses.rebuild(retry_parked=entry is not None and entry.kind == "stop")
         return count + len(transient)
