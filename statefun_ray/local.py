@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from statefun_checkpoints.store import ObjectStore, open_store
 from statefun_ray.core.control import SnapshotWanted
@@ -61,6 +61,27 @@ class ApplicationFailed(RuntimeError):
 
     def __str__(self) -> str:
         return f"the application has stopped: {self.reason}"
+
+
+class LocalSpawner(Protocol):
+    """A `Spawner` whose workers can be killed one by one and asked whether they are idle."""
+
+    on_lost: Callable[[int, int, str], None]
+
+    async def start_workers(self, generation: int, count: int, coordinator: tuple[str, int]) -> None:
+        """As `Spawner` says."""
+
+    async def stop_workers(self, generation: int) -> None:
+        """As `Spawner` says."""
+
+    def kill(self, generation: int, worker: int) -> None:
+        """End one worker as a crash would."""
+
+    def kill_all(self) -> None:
+        """End all workers as a crash would."""
+
+    def are_idle(self) -> bool:
+        """Whether every worker runs and has nothing to do."""
 
 
 class TaskSpawner:
@@ -109,6 +130,10 @@ class TaskSpawner:
         for host in self.hosts.values():
             host.kill()
         self.hosts = {}
+
+    def are_idle(self) -> bool:
+        """Whether every worker runs and has nothing to do."""
+        return bool(self.hosts) and all(host.is_idle() for host in self.hosts.values())
 
     async def _watch(self, generation: int, worker: int, host: WorkerHost) -> None:
         reason = await host.run()
@@ -176,7 +201,7 @@ class LocalApplication:
         self._thread: threading.Thread | None = None
         self._ingress: IngressHost | None = None
         self._coordinator: CoordinatorHost | None = None
-        self._spawner: TaskSpawner | None = None
+        self._spawner: LocalSpawner | None = None
         self._running: concurrent.futures.Future[Stopped] | None = None
         self._client: HttpClient | None = None
 
@@ -381,14 +406,13 @@ class LocalApplication:
     # --- inside ---------------------------------------------------------------------------
 
     def _is_idle(self) -> bool:
-        if self.status()["phase"] != "running":
-            return False
-        before = self.status()
-        if before["lag"] or before["backlog"]:
-            return False
-        # Heartbeats lag behind: the same picture in two heartbeats of every worker is the truth.
-        hosts = list(self._spawner.hosts.values()) if self._spawner is not None else []
-        return bool(hosts) and all(self._invoke(host.is_idle) for host in hosts)
+        status, spawner = self.status(), self._spawner
+        return (
+            status["phase"] == "running"
+            and status["lag"] == 0
+            and spawner is not None
+            and self._invoke(spawner.are_idle)
+        )
 
     def _start_ingress(self) -> None:
         ingress = IngressHost(
@@ -406,22 +430,7 @@ class LocalApplication:
         self._ingress = ingress
 
     def _start_coordinator(self) -> None:
-        def make(
-            generation: int, worker: int, address: tuple[str, int], on_lease_lost: Callable[[str], None]
-        ) -> WorkerHost:
-            config = WorkerHostConfig(
-                app=self.name,
-                generation=generation,
-                worker=worker,
-                coordinator=address,
-                node="local",
-                sinks=self._sinks,
-                freeze_gc=False,
-                core=self._worker_settings,
-            )
-            return WorkerHost(config, self.functions, self.store, on_lease_lost=on_lease_lost)
-
-        spawner = TaskSpawner(make)
+        spawner = self._new_spawner()
         settings = {
             "name": self.name,
             "worker_count": self.workers,
@@ -440,6 +449,24 @@ class LocalApplication:
         assert self._loop is not None
         self._running = asyncio.run_coroutine_threadsafe(coordinator.run(), self._loop)
         self._tell_logs()
+
+    def _new_spawner(self) -> LocalSpawner:
+        def make(
+            generation: int, worker: int, address: tuple[str, int], on_lease_lost: Callable[[str], None]
+        ) -> WorkerHost:
+            config = WorkerHostConfig(
+                app=self.name,
+                generation=generation,
+                worker=worker,
+                coordinator=address,
+                node="local",
+                sinks=self._sinks,
+                freeze_gc=False,
+                core=self._worker_settings,
+            )
+            return WorkerHost(config, self.functions, self.store, on_lease_lost=on_lease_lost)
+
+        return TaskSpawner(make)
 
     def _tell_logs(self) -> None:
         coordinator, ingress = self._coordinator, self._ingress
