@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -29,7 +29,7 @@ from rich.table import Table as RichTable
 from examples.flights import chaos, expected
 from examples.flights.data import FlightEvent, flight_events
 from examples.flights.functions import AIRCRAFT, AIRPORT
-from examples.flights.producers import NotAccepted, Tally, send_all
+from examples.flights.producers import NotAccepted, Pacing, Tally, send_all
 from statefun_ray import open_checkpoint
 
 NAME = "flights-demo"
@@ -40,8 +40,7 @@ COMMAND = [sys.executable, "-m", "statefun_ray.cli"]
 START_TIMEOUT_S = 90.0
 DRAIN_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
-KILL_WORKER_AT = 0.25  # share of the flights accepted
-KILL_INGRESS_AT = 0.55
+VERIFY_TIMEOUT_S = 60.0
 
 QUERY = f"""
 SELECT id AS airport, departures, cancelled,
@@ -49,7 +48,18 @@ SELECT id AS airport, departures, cancelled,
 FROM "{AIRPORT}" WHERE departures IS NOT NULL ORDER BY departures DESC
 """.strip()
 
-console = Console()
+console = Console(soft_wrap=True)
+
+
+class Act(NamedTuple):
+    """When a process is killed, in shares of the flights accepted."""
+
+    role: str
+    share: float  # not before
+    hold_at: float  # producers go no further until it has happened
+
+
+KILLS = (Act("worker", share=0.2, hold_at=0.6), Act("ingress", share=0.5, hold_at=0.9))
 
 
 class DemoFailed(Exception):
@@ -190,14 +200,21 @@ async def stream_and_kill(run: Run, url: str, watch: chaos.Watch) -> None:
     started = time.monotonic()
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("flights accepted", total=total)
-        accepted = Milestones(total)
+        pacing = Pacing(total)
 
         def on_accepted(events: int) -> None:
             progress.advance(bar, events)
-            accepted.advance(events)
+            pacing.accepted(events)
 
-        sending = send_all(url, run.events, producers=run.producers, tally=run.tally, on_accepted=on_accepted)
-        await both(sending, kill_on_the_way(run, watch, accepted))
+        sending = send_all(
+            url,
+            run.events,
+            producers=run.producers,
+            tally=run.tally,
+            on_accepted=on_accepted,
+            before_request=pacing.may_send,
+        )
+        await both(sending, kill_on_the_way(run, watch, pacing))
         run.sending_s = time.monotonic() - started
 
 
@@ -212,42 +229,21 @@ async def both(first: Coroutine[Any, Any, None], second: Coroutine[Any, Any, Non
         task.result()
 
 
-async def kill_on_the_way(run: Run, watch: chaos.Watch, accepted: Milestones) -> None:
+async def kill_on_the_way(run: Run, watch: chaos.Watch, pacing: Pacing) -> None:
     """One worker, then the ingress, each once its share of the flights is accepted."""
-    for role, share in (("worker", KILL_WORKER_AT), ("ingress", KILL_INGRESS_AT)):
-        await accepted.wait_for(share)
-        kill = await chaos.kill_one(watch, role)
+    for act in KILLS:
+        pacing.hold_at(act.hold_at)
+        await pacing.reached(act.share)
+        kill = await chaos.kill_one(watch, act.role)
+        pacing.hold_at(1.0 if act is KILLS[-1] else KILLS[-1].hold_at)
         run.kills.append(kill)
         say(
-            f"[bold red]kill -9[/] {role} {kill.index} (pid {kill.pid}): {kill.lag_events:,} accepted events "
-            f"unprocessed, snapshot {kill.snapshot_open} open"
+            f"[bold red]kill -9[/] {act.role} {kill.index} (pid {kill.pid}): {kill.lag_events:,} accepted "
+            f"events unprocessed, snapshot {kill.snapshot_open} open"
         )
         seconds = await chaos.recovery_seconds(watch, kill)
         run.recoveries_s.append(seconds)
         say(f"[bold green]working again[/] after {seconds:.1f} s")
-
-
-class Milestones:
-    """Lets others wait until a share of the flights has been accepted."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._accepted = 0
-        self._waiting: list[tuple[int, asyncio.Event]] = []
-
-    def advance(self, events: int) -> None:
-        """Count accepted events."""
-        self._accepted += events
-        for threshold, reached in self._waiting:
-            if self._accepted >= threshold:
-                reached.set()
-
-    async def wait_for(self, share: float) -> None:
-        """Wait until this share of the total is accepted."""
-        reached = asyncio.Event()
-        self._waiting.append((int(self._total * share), reached))
-        self.advance(0)
-        await reached.wait()
 
 
 async def until_processed(watch: chaos.Watch) -> None:
@@ -300,8 +296,12 @@ def check(run: Run, limit: int | None) -> list[str]:
         different = expected.differences(wanted, found)
         print_comparison(function_type, wanted, found, different)
         differences += [f"{function_type} {difference}" for difference in different]
-    say("And a question to the snapshot, with nothing running:")
-    code, said = asyncio.run(command("sql", run.storage, QUERY, timeout_s=60.0))
+    code, said = asyncio.run(command("verify", run.storage, timeout_s=VERIFY_TIMEOUT_S))
+    say(f"statefun-ray verify: {said}")
+    if code:
+        differences.append("the snapshots do not verify")
+    say("And a question to the last snapshot, with nothing running:")
+    code, said = asyncio.run(command("sql", run.storage, QUERY, timeout_s=VERIFY_TIMEOUT_S))
     console.print(QUERY, style="dim", highlight=False)
     console.print(said, highlight=False)
     if code:
@@ -360,7 +360,7 @@ def summarise(run: Run, differences: list[str], seconds: float) -> None:
     )
     for kill, recovery_s in zip(run.kills, run.recoveries_s, strict=True):
         console.print(
-            f"A {kill.role} was killed with {kill.lag_events:,} accepted events unprocessed and snapshot "
+            f"{'A worker' if kill.role == 'worker' else 'The ingress'} was killed with {kill.lag_events:,} accepted events unprocessed and snapshot "
             f"{kill.snapshot_open} open; work went on after {recovery_s:.1f} s."
         )
     console.print(f"Lost: {lost:,}. Doubled: {doubled:,}. The whole demo took {seconds:.0f} s.")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -61,6 +61,7 @@ class Producer:
         events: list[FlightEvent],
         tally: Tally,
         on_accepted: Callable[[int], None],
+        before_request: Callable[[], Awaitable[None]],
     ) -> None:
         self._session = session
         self._url = f"{base_url}/v1/events"
@@ -68,6 +69,7 @@ class Producer:
         self._events = events
         self._tally = tally
         self._on_accepted = on_accepted
+        self._before_request = before_request
 
     async def run(self) -> None:
         """Send everything; returns when every request has been answered with 'accepted'.
@@ -76,6 +78,7 @@ class Producer:
             NotAccepted: a request was refused for good.
         """
         for sequence, batch in enumerate(batches(self._events), start=1):
+            await self._before_request()
             await self._send_until_accepted(sequence, ndjson(batch))
             self._tally.accepted_events += len(batch)
             self._tally.accepted_requests += 1
@@ -109,6 +112,47 @@ class Producer:
         raise NotAccepted(self._producer_id, sequence, f"no answer for {GIVE_UP_AFTER_S:.0f} seconds")
 
 
+class Pacing:
+    """How far the producers are, and how far they may go for now.
+
+    On a fast machine everything would be accepted before the second kill, and a killed ingress
+    that nobody talks to proves little. So the last flights wait for it.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._accepted = 0
+        self._may_reach = total
+        self._changed = asyncio.Event()
+
+    def accepted(self, events: int) -> None:
+        """Count accepted events."""
+        self._accepted += events
+        self._notify()
+
+    def hold_at(self, share: float) -> None:
+        """From now on let no request begin once this share is accepted."""
+        self._may_reach = int(self._total * share)
+        self._notify()
+
+    async def may_send(self) -> None:
+        """Wait until another request may begin."""
+        await self._until(lambda: self._accepted < self._may_reach)
+
+    async def reached(self, share: float) -> None:
+        """Wait until this share of the total is accepted."""
+        await self._until(lambda: self._accepted >= int(self._total * share))
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._changed.wait()
+
+    def _notify(self) -> None:
+        # Wakes everybody who waits now; who waits next waits for the next change.
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
 async def send_all(
     base_url: str,
     events: list[FlightEvent],
@@ -116,8 +160,15 @@ async def send_all(
     producers: int,
     tally: Tally,
     on_accepted: Callable[[int], None],
+    before_request: Callable[[], Awaitable[None]],
 ) -> None:
     """Send every event through several producers side by side.
+
+    Args:
+        producers: how many; each has a share of the aircraft.
+        tally: kept up to date on the way.
+        on_accepted: called with the number of events of each accepted request.
+        before_request: awaited before each request, to hold producers back.
 
     Raises:
         NotAccepted: one of them was refused; the others are stopped.
@@ -129,7 +180,9 @@ async def send_all(
     async with aiohttp.ClientSession(timeout=timeout) as session:
         tasks = [
             asyncio.create_task(
-                Producer(session, base_url, f"flights-{index}", share, tally, on_accepted).run()
+                Producer(
+                    session, base_url, f"flights-{index}", share, tally, on_accepted, before_request
+                ).run()
             )
             for index, share in enumerate(shares)
         ]

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from examples.flights import chaos
 from examples.flights.data import Flight, FlightEvent
-from examples.flights.producers import BATCH_EVENTS, NotAccepted, Tally, send_all
+from examples.flights.producers import BATCH_EVENTS, NotAccepted, Pacing, Tally, send_all
 
 FLIGHT = Flight(
     carrier="UA",
@@ -71,8 +71,19 @@ async def serving(ingress: ForgetfulIngress) -> AsyncIterator[str]:
 async def send(ingress: ForgetfulIngress, events: list[FlightEvent], producers: int = 2) -> Tally:
     tally = Tally()
     async with serving(ingress) as url:
-        await send_all(url, events, producers=producers, tally=tally, on_accepted=lambda count: None)
+        await send_all(
+            url,
+            events,
+            producers=producers,
+            tally=tally,
+            on_accepted=lambda count: None,
+            before_request=at_once,
+        )
     return tally
+
+
+async def at_once() -> None:
+    """Holds no producer back."""
 
 
 def events(count: int, aircraft: int = 7) -> list[FlightEvent]:
@@ -112,6 +123,22 @@ async def test_events_of_one_aircraft_arrive_in_order() -> None:
 async def test_a_request_refused_for_good_ends_everything_and_says_why() -> None:
     with pytest.raises(NotAccepted, match="that is not a flight"):
         await send(ForgetfulIngress(["refuse"]), events(10))
+
+
+async def test_producers_are_held_back_until_the_kill_has_happened() -> None:
+    pacing = Pacing(1_000)
+    pacing.hold_at(0.5)
+    pacing.accepted(499)
+    await pacing.may_send()
+
+    pacing.accepted(1)
+    held = asyncio.create_task(pacing.may_send())
+    reached = asyncio.create_task(pacing.reached(0.5))
+    await reached
+    assert not held.done()
+
+    pacing.hold_at(1.0)
+    await held
 
 
 def status_script(folder: Path, statuses: list[dict[str, Any]]) -> list[str]:
