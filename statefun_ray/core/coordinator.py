@@ -347,6 +347,8 @@ class Coordinator:
     def _trigger(self) -> None:
         if self.phase != "running" or self._snapshots.open is not None:
             return
+        if any(view.heartbeat is not None and self._is_stuck(view.heartbeat) for view in self._workers.values()):
+            return  # it could not cut; aborting one snapshot after another would end the generation
         now_ms = self._now_ms
         if self._stop_requested:
             self._enter("stopping")
@@ -441,10 +443,13 @@ class Coordinator:
                 f"{heartbeat.tick_age_ms} ms, longer than call_timeout ({self.config.call_timeout_ms} ms); "
                 "bind a function that blocks with blocking=True"
             )
-        elif heartbeat.tick_age_ms >= self.config.stuck_ms and heartbeat.busy_with:
+        elif self._is_stuck(heartbeat):
             self._abort_snapshot(
                 f"{heartbeat.busy_with} has held the loop of worker {heartbeat.worker} for {heartbeat.tick_age_ms} ms"
             )
+
+    def _is_stuck(self, heartbeat: Heartbeat) -> bool:
+        return heartbeat.tick_age_ms >= self.config.stuck_ms and bool(heartbeat.busy_with)
 
     # --- time -------------------------------------------------------------------------------------
 

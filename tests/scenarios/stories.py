@@ -169,3 +169,10 @@ def fragile(context: Context, message: Message) -> None:
         raise ValueError("poison")
     context.storage.count = (context.storage.count or 0) + 1
     reply(context, context.storage.count)
+
+
+@functions.bind("story/hog", specs=[ValueSpec("count", IntType)])
+def hog(context: Context, message: Message) -> None:
+    """``{"ms": for how long}``: hold the worker's loop, which a function should not do."""
+    time.sleep(body_of(message)["ms"] / 1000)
+    context.storage.count = (context.storage.count or 0) + 1

@@ -64,3 +64,18 @@ def test_an_orderly_stop_ends_every_process_and_the_next_start_goes_on(app: Proc
 
     assert app.ask("story/counter", "a", {"event": 1}) == 2
     assert_exactly_once(app, ["a"], 2)
+
+
+def test_a_function_that_holds_the_loop_is_named_and_tolerated(
+    app: ProcessApplication, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.send("story/hog", "slow", {"ms": 2500})
+    app.wait_until(
+        lambda: any(worker["busy_with"] == "story/hog/slow" for worker in app.status()["workers"]), what="busy"
+    )
+
+    app.wait_until(lambda: "story/hog/slow has held the loop" in caplog.text, what="snapshot aborted")
+    app.wait_until(lambda: app.state("story/hog", "slow") == {"count": 1}, what="through")
+
+    app.snapshot()
+    assert app.status()["generation"] == 1
