@@ -25,7 +25,7 @@ import pyarrow as pa
 from statefun_checkpoints import values
 from statefun_checkpoints.commit_log import LogReader
 from statefun_checkpoints.errors import MissingExtra, NoApplication, NoTable
-from statefun_checkpoints.model import KEYED_RESERVED, TRANSIENT_TABLES, Entry, Rows, StateSpec, state_table
+from statefun_checkpoints.model import KEYED_RESERVED, TRANSIENT_TABLES, Entry, StateSpec, state_table
 from statefun_checkpoints.reader import Loaded, load
 from statefun_checkpoints.resolve import find_snapshot
 from statefun_checkpoints.store import ObjectStore, open_store, run_store
@@ -66,7 +66,6 @@ class Checkpoint:
         self._store = store
         self.entry = entry
         self._loaded: Loaded | None = None
-        self._rows_of: dict[str, list[int]] = {}
 
     @property
     def snapshot_id(self) -> int:
@@ -95,7 +94,8 @@ class Checkpoint:
             raise NoTable(name, tuple(self.tables()))
         ids: dict[str, int] = {}
         found = {
-            state: self._state(state_table(name, state), ids, spec) for state, spec in sorted(function.states.items())
+            state: self._state(state_table(name, state), ids, spec)
+            for state, spec in sorted(function.states.items())
         }
         columns = {"id": pa.array(list(ids), pa.string())}
         for state, (positions, array) in found.items():
@@ -123,30 +123,24 @@ class Checkpoint:
     def _load(self) -> Loaded:
         if self._loaded is None:
             self._loaded = run_store(self._store, load(self.entry))
-            for index, table in enumerate(self._loaded.state.table):
-                self._rows_of.setdefault(table, []).append(index)
         return self._loaded
 
     def _state(self, table: str, ids: dict[str, int], spec: StateSpec) -> tuple[list[int], Any]:
         """Return where in ``ids``, which grows, each live value of a state belongs, and the values."""
         rows = self._load().state
         now_ms = self.entry.created_at_ms
-        names, found = [], []
-        for index in self._rows_of.get(table, ()):
-            expires_at_ms = rows.expires_at_ms[index]
-            if expires_at_ms is None or expires_at_ms > now_ms:
-                names.append(rows.id[index])
-                found.append(rows.value[index])
+        live = [
+            index
+            for index, (name, expires_at_ms) in enumerate(zip(rows.table, rows.expires_at_ms, strict=True))
+            if name == table and (expires_at_ms is None or expires_at_ms > now_ms)
+        ]
+        names = [rows.id[index] for index in live]
         positions = [ids.setdefault(name, len(ids)) for name in names]
-        return positions, values.decode(found, spec, table=table, ids=names)
+        return positions, values.decode([rows.value[index] for index in live], spec, table=table, ids=names)
 
     def _reserved(self, name: str) -> Any:
         loaded = self._load()
-        if name in TRANSIENT_TABLES:
-            all_rows: Rows = loaded.transient
-            rows = all_rows.take([i for i, table in enumerate(all_rows.table) if table == name])
-        else:
-            rows = loaded.state.take(self._rows_of.get(name, []))
+        rows = (loaded.transient if name in TRANSIENT_TABLES else loaded.state).of_table(name)
         return pa.table(
             {
                 "key_group": pa.array(rows.key_group, pa.uint16()),

@@ -73,10 +73,7 @@ def _numbers(values: list[bytes], tag: bytes, type: Any) -> Any:
     width = type.bit_width // 8
     zero = tag + bytes(width)
     whole = [value or zero for value in values]
-    joined = b"".join(whole)
-    if len(joined) != len(whole) * (width + 1) or any(
-        len(value) != width + 1 or value[:1] != tag for value in whole
-    ):
+    if set(map(len, whole)) - {width + 1} or b"".join(whole)[:: width + 1] != tag * len(whole):
         raise ValueError(f"expected the byte {tag.hex()} and {width} more")
     packed = b"".join([value[1:] for value in whole])
     return pa.Array.from_buffers(type, len(whole), [None, pa.py_buffer(packed)])
