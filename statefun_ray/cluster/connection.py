@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import ray
 from ray._common.utils import get_ray_address_file
+from ray._raylet import AuthenticationTokenLoader
 
 import statefun_checkpoints
 import statefun_ingress
@@ -49,13 +50,20 @@ class Cluster:
         address: where another program finds it.
         started_here: it ends with this program.
         in_job: this program is the entrypoint of a Ray job.
+        joined_here: this module connected the program, so it may disconnect it.
         hosts: host names of its live nodes.
     """
 
     address: str
     started_here: bool
     in_job: bool
+    joined_here: bool
     hosts: tuple[str, ...]
+
+    def leave(self) -> None:
+        """Disconnect, unless the program had connected before; a cluster started here ends."""
+        if self.joined_here:
+            ray.shutdown()
 
     @property
     def on_one_machine(self) -> bool:
@@ -116,23 +124,18 @@ def connect(address: str, *, cpus: float = 0.0, ship_code: Sequence[str] = ()) -
                 include_dashboard=False,
                 **common,
             )
-            return _cluster(ray.get_runtime_context().gcs_address, started_here=True)
+            return _cluster(started_here=True)
         _check_listening(address)
         try:
             ray.init(address=address, **common)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ClusterUnreachable(address, str(error).partition("\n")[0]) from error
-        cluster = _cluster(ray.get_runtime_context().gcs_address, started_here=False)
+        cluster = _cluster(started_here=False)
         if ship_code and not cluster.in_job and not cluster.on_one_machine:
             # Only now is it known that other machines are involved; joining again is quick.
             ray.shutdown()
             ray.init(address=address, runtime_env=_runtime_env(ship_code[0]), **common)
         return cluster
-
-
-def disconnect() -> None:
-    """Leave the cluster; one that was started here ends."""
-    ray.shutdown()
 
 
 def _runtime_env(folder: str) -> dict[str, Any]:
@@ -143,9 +146,14 @@ def _runtime_env(folder: str) -> dict[str, Any]:
     }
 
 
-def _cluster(address: str, *, started_here: bool) -> Cluster:
+def joined() -> Cluster:
+    """Return the cluster that this program had connected to before it called us."""
+    return _cluster(started_here=False, joined_here=False)
+
+
+def _cluster(*, started_here: bool, joined_here: bool = True) -> Cluster:
     hosts = tuple(node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"])
-    return Cluster(address, started_here, in_ray_job(), hosts)
+    return Cluster(ray.get_runtime_context().gcs_address, started_here, in_ray_job(), joined_here, hosts)
 
 
 def _check_listening(address: str) -> None:
@@ -180,14 +188,20 @@ def _set_auth_mode(*, starting: bool) -> None:
     if mode is None:
         have_token = bool(os.environ.get("RAY_AUTH_TOKEN")) or token_file.is_file()
         mode = os.environ["RAY_AUTH_MODE"] = "token" if starting or have_token else "disabled"
-        ray._raylet.Config.initialize("")  # Ray has read its environment when it was imported
-    if mode != "token" or os.environ.get("RAY_AUTH_TOKEN"):
-        return
+    if mode == "token" and not os.environ.get("RAY_AUTH_TOKEN"):
+        _keep_private(token_file, create=starting)
+    # Ray has read its environment when it was imported, which may be long ago.
+    ray._raylet.Config.initialize("")  # type: ignore[attr-defined]
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _keep_private(token_file: Path, *, create: bool) -> None:
+    """Let nobody else read the token; Ray creates it readable for all, and it allows to run code as us."""
     if token_file.is_file():
-        # Ray creates the file readable for everybody, and whoever has it can run code as us.
-        if stat.S_IMODE(token_file.stat().st_mode) & 0o077 and token_file.stat().st_uid == os.getuid():
+        found = token_file.stat()
+        if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.getuid():
             token_file.chmod(0o600)
-    elif starting:
+    elif create:
         token_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:

@@ -120,7 +120,7 @@ class CoordinatorActor:
                         worker_count=deployment.workers,
                         nonce=secrets.token_hex(16),
                         snapshot_interval_ms=deployment.snapshot_interval_ms,
-                        **deployment.settings,
+                        **deployment.tuning.coordinator,
                     ),
                     bind_host=own_host,
                     secret=deployment.secret,
@@ -164,7 +164,7 @@ class CoordinatorActor:
                 self._tell_host_of_ingress()
                 await actor.hold.remote()  # ends with the process
             except (ValueError, ray.exceptions.RayError) as error:
-                if self._ingress["state"] == "running":
+                if self._ingress["state"] == "running" and not self._is_stopping:
                     logger.warning(
                         "the ingress is gone (%s), waiting for it to come back", type(error).__name__
                     )
@@ -204,11 +204,7 @@ class CoordinatorActor:
     def _worker_processes(self) -> list[dict[str, Any]]:
         if self._host is None:
             return []
-        keys = ("index", "pid", "node", "state")
-        return [
-            {"role": "worker", **{key: worker[key] for key in keys}}
-            for worker in self._host.core.status()["workers"]
-        ]
+        return [{"role": "worker", **worker} for worker in self._host.core.status()["workers"]]
 
     def __repr__(self) -> str:
         return "coordinator"  # Ray puts this in front of every line the process prints

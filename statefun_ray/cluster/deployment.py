@@ -35,6 +35,21 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
+class Tuning:
+    """Fields of the hosts' configurations that differ from their defaults, by name.
+
+    Attributes:
+        coordinator: of ``core.coordinator.CoordinatorConfig``.
+        worker: of ``io.worker_host.WorkerHostConfig``; ``core`` in it is for the worker core.
+        ingress: of ``statefun_ingress.config.IngressConfig``.
+    """
+
+    coordinator: Mapping[str, Any] = field(default_factory=dict)
+    worker: Mapping[str, Any] = field(default_factory=dict)
+    ingress: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """One application and how it is to run.
 
@@ -53,7 +68,7 @@ class Deployment:
         ingress_node: Ray id of the node the ingress log lives on.
         many_nodes: processes may be on different machines, so loopback does not connect them.
         secret: shared by the processes of this deployment; their connections prove they know it.
-        settings: further fields of the hosts' configurations by name, for tests and tuning.
+        tuning: further settings.
     """
 
     name: str
@@ -70,7 +85,7 @@ class Deployment:
     ingress_node: str = ""
     many_nodes: bool = False
     secret: bytes = field(default=b"", repr=False)
-    settings: Mapping[str, int] = field(default_factory=dict)
+    tuning: Tuning = Tuning()
 
     @property
     def cpus(self) -> float:

@@ -79,7 +79,7 @@ class Application:
     def stop(self, *, now: bool = False) -> dict[str, Any]:
         """End it with a final snapshot, or ``now``, and return how it went."""
         outcome: dict[str, Any] = {} if now else operate.ask(self.name, "stop", timeout_s=operate.STOP_S)
-        operate.end_processes(self.name)
+        operate.end_processes(self.name, patience_s=0.0 if now else operate.ANSWER_S)
         registry.forget(self.name)
         return outcome
 
@@ -111,7 +111,7 @@ def run(
     finally:
         if application.cluster.started_here:
             registry.forget(application.name)
-        connection.disconnect()
+        application.cluster.leave()
 
 
 def start(
@@ -126,22 +126,14 @@ def start(
     Raises:
         LaunchError: the surroundings do not allow it now, or it did not become ready.
     """
-    if ray.is_initialized():
-        where = ray.get_runtime_context().gcs_address
-    else:
-        where = connection.choose_address(address)
     _check_name_is_free_here(deployment.name)
     _check_storage(deployment.storage)
     deployment = _with_free_port(deployment)
-    if where == connection.LOCAL:
-        say(f"starting a local Ray ({deployment.cpus:g} CPUs needed: {deployment.cpus_by_role}) ...")
-    else:
-        say(f"joining the Ray cluster at {where} ...")
-    cluster = connection.connect(where, cpus=deployment.cpus, ship_code=deployment.source.sys_path[-1:])
+    cluster = _connect(deployment, address, say)
     try:
         application = _deploy(deployment, cluster, allow_open_cluster=allow_open_cluster, say=say)
     except BaseException:
-        connection.disconnect()
+        cluster.leave()
         raise
     registry.write_note(
         registry.Note(
@@ -154,6 +146,17 @@ def start(
         )
     )
     return application
+
+
+def _connect(deployment: Deployment, address: str | None, say: Callable[[str], None]) -> connection.Cluster:
+    if ray.is_initialized():
+        return connection.joined()
+    where = connection.choose_address(address)
+    if where == connection.LOCAL:
+        say(f"starting a local Ray ({deployment.cpus:g} CPUs needed: {deployment.cpus_by_role}) ...")
+    else:
+        say(f"joining the Ray cluster at {where} ...")
+    return connection.connect(where, cpus=deployment.cpus, ship_code=deployment.source.sys_path[-1:])
 
 
 def _deploy(
@@ -263,7 +266,7 @@ def _check_storage(uri: str) -> None:
     try:
         open_store(uri, probe=True)
     except (CheckpointsError, OSError, ValueError) as error:
-        raise StorageUnusable(uri, str(error)) from error
+        raise StorageUnusable(uri, str(getattr(error, "cause", error))) from error
 
 
 def _with_free_port(deployment: Deployment) -> Deployment:

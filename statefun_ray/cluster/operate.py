@@ -176,7 +176,7 @@ def _joined(name: str, address: str | None) -> Iterator[None]:
             name, known, "the applications started on this machine; no Ray cluster runs here"
         )
     try:
-        connection.connect(where)
+        cluster = connection.connect(where)
     except ClusterUnreachable:
         if address is not None or note is None:
             raise
@@ -189,4 +189,4 @@ def _joined(name: str, address: str | None) -> Iterator[None]:
         running = tuple(sorted({*unknown.running, *known} - {name}))
         raise UnknownApplication(name, running, f"the Ray cluster at {where}") from None
     finally:
-        connection.disconnect()
+        cluster.leave()

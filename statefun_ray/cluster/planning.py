@@ -16,6 +16,7 @@ from statefun_ray.cluster.deployment import (
     WORKER_CPUS_DEFAULT,
     WORKERS_DEFAULT,
     Deployment,
+    Tuning,
     checked_name,
     checked_snapshot_interval,
     checked_storage,
@@ -47,7 +48,7 @@ def plan_deployment(
     snapshot_interval: str | int | float = SNAPSHOT_INTERVAL_MS_DEFAULT / 1000,
     attached: bool = False,
     sinks: Mapping[str, str] | None = None,
-    settings: Mapping[str, int] | None = None,
+    tuning: Tuning | None = None,
 ) -> Deployment:
     """Return what `run` with these arguments deploys.
 
@@ -79,7 +80,7 @@ def plan_deployment(
         sinks={egress: checked_storage(uri) for egress, uri in (sinks or {}).items()},
         attached=attached,
         secret=secrets.token_bytes(32),
-        settings=dict(settings or {}),
+        tuning=tuning or Tuning(),
     )
 
 

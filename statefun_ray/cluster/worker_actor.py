@@ -31,6 +31,7 @@ class WorkerActor:
                 node=host_name(),
                 sinks=dict(deployment.sinks),
                 secret=deployment.secret,
+                **deployment.tuning.worker,
             ),
             load_functions(deployment.source),
             open_store(deployment.storage),
