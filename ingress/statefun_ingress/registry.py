@@ -110,11 +110,12 @@ class Registry:
 
     Args:
         functions: all of them; names must differ.
+        json_types: further types whose values are JSON, such as those of replies.
     """
 
-    def __init__(self, functions: Iterable[FunctionInfo]) -> None:
+    def __init__(self, functions: Iterable[FunctionInfo], json_types: Iterable[str] = ()) -> None:
         self.targets: dict[str, Target] = {}
-        self._json_types = {JSON}
+        self._json_types = {JSON, *json_types}
         for info in functions:
             if info.typename in self.targets:
                 raise ValueError(f"function {info.typename} is registered twice")
@@ -134,7 +135,7 @@ class Registry:
         return target
 
     def is_json_type(self, typename: str) -> bool:
-        """Return whether any function declares ``typename`` as a JSON type."""
+        """Return whether values of ``typename`` are known to be JSON."""
         return typename in self._json_types
 
     def _unknown(self, typename: str) -> RequestRefused:

@@ -24,7 +24,7 @@ from statefun_ingress.log import IngressLog
 from statefun_ingress.registry import FunctionInfo, Registry
 from statefun_ingress.service import IngressService
 from statefun_ray.core.key_groups import KEY_GROUP_COUNT_DEFAULT
-from statefun_sdk import StatefulFunctions
+from statefun_sdk import StatefulFunctions, json_typenames
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class IngressHost:
     def __init__(self, config: IngressHostConfig, functions: StatefulFunctions, store: ObjectStore) -> None:
         self.config = config
         self._directory = os.path.abspath(config.log_dir)
-        self._registry = Registry(function_infos(functions))
+        self._registry = Registry(function_infos(functions), json_typenames())
         self._store = store
         self._service: IngressService | None = None
 

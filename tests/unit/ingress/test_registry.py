@@ -75,12 +75,14 @@ def test_a_name_cannot_be_registered_twice() -> None:
         Registry([FunctionInfo("n/t"), FunctionInfo("n/t")])
 
 
-def test_json_types_are_those_any_function_declares() -> None:
+def test_json_types_are_those_any_function_declares_and_those_named() -> None:
     registry = Registry(
-        [FunctionInfo("n/a", [("t/in", True)]), FunctionInfo("n/b", states={"s": ("t/state", True)})]
+        [FunctionInfo("n/a", [("t/in", True)]), FunctionInfo("n/b", states={"s": ("t/state", True)})],
+        ["t/reply"],
     )
 
     assert registry.is_json_type("t/in")
     assert registry.is_json_type("t/state")
+    assert registry.is_json_type("t/reply")
     assert registry.is_json_type(JSON)
     assert not registry.is_json_type(INT)
