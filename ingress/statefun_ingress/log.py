@@ -172,7 +172,7 @@ class IngressLog:
         else:
             log_id, boot, end_seq_known = new_log_id, 0, 0
             write_meta(files, log_id, boot, 0)
-        log = cls(files, log_id, boot + 1, producers or Producers(), segment_bytes)
+        log = cls(files, log_id, boot + 1, Producers() if producers is None else producers, segment_bytes)
         if boot == 0:
             # Boot 0 lasts until the first segment is durable: nothing was accepted yet.
             log._begin()
