@@ -1,8 +1,8 @@
 """Durable, exactly-once stateful functions on Ray.
 
 Everything a function author needs is re-exported here from ``statefun_sdk``; ``run``
-starts an application on Ray, ``LocalApplication`` runs one inside a test, ``open_checkpoint``
-reads a snapshot as tables, ``testing`` holds the simulator.
+starts an application on Ray, ``open_checkpoint`` reads a snapshot as tables, ``testing`` runs an
+application inside a test and holds the simulator.
 
 Names are looked up on first use. Importing ``statefun_ray.core`` runs this file too, and
 must pull in neither ray, nor pyarrow, nor the SDK.
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from statefun_ray import testing as testing
     from statefun_ray.api import open_checkpoint as open_checkpoint
     from statefun_ray.api import run as run
-    from statefun_ray.local import LocalApplication as LocalApplication
     from statefun_sdk import BoolType as BoolType
     from statefun_sdk import BoundFunction as BoundFunction
     from statefun_sdk import Context as Context
@@ -87,7 +86,6 @@ _HOMES: dict[str, tuple[str, str]] = {
     **{name: ("statefun_sdk", name) for name in _SDK_NAMES},
     "run": ("statefun_ray.api", "run"),
     "open_checkpoint": ("statefun_ray.api", "open_checkpoint"),
-    "LocalApplication": ("statefun_ray.local", "LocalApplication"),
     "testing": ("statefun_ray.testing", ""),
 }
 
@@ -123,7 +121,6 @@ __all__ = [
     "UnknownFunctionError",
     "run",
     "open_checkpoint",
-    "LocalApplication",
     "testing",
     "__version__",
 ]

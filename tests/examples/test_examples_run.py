@@ -16,7 +16,7 @@ from examples.greeter.main import functions as greeter
 from examples.shopping_cart.functions import CART, INVENTORY, RECEIPTS
 from examples.shopping_cart.functions import functions as shop
 from statefun_ray import StatefulFunctions, open_checkpoint
-from statefun_ray.local import LocalApplication
+from statefun_ray.testing import LocalApplication
 
 pytestmark = pytest.mark.slow
 
