@@ -93,7 +93,7 @@ class BusyAddress:
 class Addresses:
     """The busy addresses of one worker."""
 
-    __slots__ = ("_failures", "_queue", "_retries", "busy", "parked", "ready")
+    __slots__ = ("_failures", "_queue", "_retries", "busy", "parked", "parked_messages", "ready")
 
     def __init__(self, queue: Table, failures: Table) -> None:
         self._queue = queue
@@ -102,6 +102,8 @@ class Addresses:
         self.ready: deque[BusyAddress] = deque()
         """Addresses in phase READY, each once."""
         self.parked: dict[tuple[str, str], BusyAddress] = {}
+        self.parked_messages = 0
+        """Messages of parked addresses: they wait for a person and must not hold up the sources."""
         self._retries: list[tuple[int, str, str]] = []
 
     def rebuild(self, *, retry_parked: bool) -> None:
@@ -120,6 +122,7 @@ class Addresses:
             elif parked:
                 address.phase = Phase.PARKED
                 self.parked[function_type, id] = address
+                self.parked_messages += len(address.waiting)
         self.ready.extend(address for address in self.busy.values() if address.phase is Phase.READY)
 
     def _address(self, function_type: str, id: str) -> BusyAddress:
@@ -138,6 +141,8 @@ class Addresses:
         address.waiting.append((sub, message))
         if is_new:
             self.ready.append(address)
+        elif address.phase is Phase.PARKED:
+            self.parked_messages += 1
         return address
 
     def hold(self, message: Message, ordinal: int) -> BusyAddress:
@@ -194,6 +199,7 @@ class Addresses:
         """Stop trying: the address keeps its messages until a person decides."""
         address.phase = Phase.PARKED
         self.parked[address.function_type, address.id] = address
+        self.parked_messages += len(address.waiting)
         self._remember(address, parked=True)
 
     def _remember(self, address: BusyAddress, *, parked: bool) -> None:

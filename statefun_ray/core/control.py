@@ -118,7 +118,7 @@ class Heartbeat(msgspec.Struct, tag="heartbeat", frozen=True):
     busy_with: str
     """``namespace/type/id`` whose function runs now, or empty."""
     backlog: int
-    """Messages in mailbox and queues."""
+    """Messages in mailbox and queues, those of parked addresses aside."""
     processed: int
     parked: list[tuple[str, str, str, int]]
     """``(type, id, last error, messages)`` of parked addresses, bounded."""

@@ -379,7 +379,7 @@ class Worker:
             self._effects.append(FeedFrame(log_id, frames.encode_frame(answer)))
 
     def _grant(self) -> None:
-        if self._paused or len(self._mailbox) + self._addresses.waiting_count >= self.config.backlog_max:
+        if self._paused or self.backlog >= self.config.backlog_max:
             return
         window = self.config.feed_window
         for log_id, (granted, received) in self._credit.items():
@@ -755,17 +755,16 @@ class Worker:
 
     @property
     def backlog(self) -> int:
-        """Messages in mailbox and queues."""
-        return len(self._mailbox) + self._addresses.waiting_count
+        """Messages in mailbox and queues that are going to be processed; those of parked addresses are not."""
+        return len(self._mailbox) + self._addresses.waiting_count - self._addresses.parked_messages
 
     def is_quiet(self, log_id: str, end_sequence: int) -> bool:
         """Whether nothing is left to do for events of ``log_id`` below ``end_sequence``, parked addresses aside."""
         position = self._positions.get(log_id)
-        parked = sum(len(address.waiting) for address in self._addresses.parked.values())
         return (
             position is not None
             and position.next_sequence >= end_sequence
-            and self.backlog == parked
+            and not self.backlog
             and not len(self._timers)
             and self._outbox.is_empty
         )
