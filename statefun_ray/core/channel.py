@@ -8,6 +8,7 @@ generation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +18,9 @@ from statefun_ray.core.message import Message
 
 FRAME_MESSAGES_MAX: Final = 4_096
 """Messages per frame: bounds what a receiver decodes in one piece."""
+
+FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
+"""A frame that comes out larger is sent as several: a connection refuses one that is far larger."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Any])
@@ -36,8 +40,9 @@ class OutChannel:
         """Return the buffered messages as frames, in order."""
         buffer, self.buffer = self.buffer, []
         return [
-            self._data(buffer[at : at + FRAME_MESSAGES_MAX])
+            frame
             for at in range(0, len(buffer), FRAME_MESSAGES_MAX)
+            for frame in self._data(buffer[at : at + FRAME_MESSAGES_MAX])
         ]
 
     def marker(self, snapshot_id: int, rhythm: str, committed: int) -> list[bytes]:
@@ -51,17 +56,25 @@ class OutChannel:
         frames.append(_encoder.encode([self._sequence, snapshot_id, rhythm, committed]))
         return frames
 
-    def _data(self, messages: list[Message]) -> bytes:
+    def _data(self, messages: list[Message]) -> list[bytes]:
         names = self._names
         known = len(names)
         target_types, target_ids, caller_types, caller_ids, value_types, values = zip(*messages, strict=True)
-        columns = [
+        columns: list[Sequence[Any]] = [
             [names.setdefault(name, len(names)) for name in column]
             for column in (target_types, caller_types, value_types)
         ]
         added = list(names)[known:] if len(names) > known else []
+        return self._encoded(added, [*columns, target_ids, caller_ids, values])
+
+    def _encoded(self, added: list[str], columns: list[Sequence[Any]]) -> list[bytes]:
+        frame = _encoder.encode([self._sequence + 1, added, *columns])
+        half = len(columns[0]) // 2
+        if len(frame) > FRAME_BYTES_MAX and half:
+            front, back = ([column[part] for column in columns] for part in (slice(half), slice(half, None)))
+            return self._encoded(added, front) + self._encoded([], back)
         self._sequence += 1
-        return _encoder.encode([self._sequence, added, *columns, target_ids, caller_ids, values])
+        return [frame]
 
 
 class InChannel:
@@ -83,7 +96,7 @@ class InChannel:
         try:
             sequence, second, *rest = _decoder.decode(frame)
         except (msgspec.DecodeError, ValueError) as error:
-            raise ProtocolViolation(f"channel from worker {self.peer}: undecodable frame: {error}") from error
+            raise self._undecodable(error) from error
         if sequence != self._sequence + 1:
             raise ProtocolViolation(
                 f"channel from worker {self.peer}: frame {sequence} after {self._sequence}; frames were lost or repeated"
@@ -91,17 +104,23 @@ class InChannel:
         self._sequence = sequence
         if len(rest) == 2:
             return second, rest[0], rest[1]
-        self._names.extend(second)
         names = self._names
-        target_types, caller_types, value_types, target_ids, caller_ids, values = rest
-        return list(
-            zip(
-                [names[index] for index in target_types],
-                target_ids,
-                [names[index] for index in caller_types],
-                caller_ids,
-                [names[index] for index in value_types],
-                values,
-                strict=True,
+        try:
+            names.extend(second)
+            target_types, caller_types, value_types, target_ids, caller_ids, values = rest
+            return list(
+                zip(
+                    [names[index] for index in target_types],
+                    target_ids,
+                    [names[index] for index in caller_types],
+                    caller_ids,
+                    [names[index] for index in value_types],
+                    values,
+                    strict=True,
+                )
             )
-        )
+        except (ValueError, TypeError, IndexError) as error:
+            raise self._undecodable(error) from error
+
+    def _undecodable(self, error: Exception) -> ProtocolViolation:
+        return ProtocolViolation(f"channel from worker {self.peer}: undecodable frame: {error}")

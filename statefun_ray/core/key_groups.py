@@ -30,7 +30,8 @@ def worker_ranges(*, worker_count: int, key_group_count: int, shard_count: int) 
     """Return the contiguous key-group range ``[low, high)`` of every worker, in worker order.
 
     Raises:
-        ValueError: more workers than shards, or none; a worker must own at least one whole shard.
+        ValueError: more workers than shards, or none; a worker must own at least one whole shard, and
+            that shard at least one key group.
     """
     if not 1 <= worker_count <= shard_count:
         raise ValueError(
@@ -39,7 +40,13 @@ def worker_ranges(*, worker_count: int, key_group_count: int, shard_count: int) 
         )
     bounds = shard_bounds(key_group_count=key_group_count, shard_count=shard_count)
     cuts = [bounds[worker * shard_count // worker_count] for worker in range(worker_count + 1)]
-    return list(pairwise(cuts))
+    ranges = list(pairwise(cuts))
+    if any(low == high for low, high in ranges):
+        raise ValueError(
+            f"{worker_count} workers asked for, but {key_group_count} key groups in {shard_count} egress shards "
+            "leave some of them without any; use fewer workers"
+        )
+    return ranges
 
 
 def owner_table(*, worker_count: int, key_group_count: int, shard_count: int) -> list[int]:

@@ -158,6 +158,9 @@ class Outbox:
                 rows.append(
                     key_group, OUTBOX, "", f"{epoch}.{reply[0]}.{reply[1]}", "", _encoder.encode(reply), None
                 )
+                if len(rows) == SLICE_ROWS:
+                    yield rows
+                    rows = Rows()
         if len(rows):
             yield rows
 
