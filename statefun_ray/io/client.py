@@ -133,8 +133,7 @@ class HttpClient:
 
     def close(self) -> None:
         """Close the connections of all threads; the next request opens one again."""
-        connections, self._connections = self._connections, []
-        for connection in connections:
+        for connection in self._connections:
             connection.close()
 
     def _put(
