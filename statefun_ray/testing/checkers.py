@@ -10,8 +10,7 @@ from statefun_checkpoints import reader
 from statefun_checkpoints.model import Rows
 from statefun_checkpoints.store import run_store
 from statefun_checkpoints.verify import verify
-
-from statefun_ray.testing.workload import POISON
+from statefun_ray.core.message import REPLY_NAMESPACE
 
 if TYPE_CHECKING:
     from statefun_ray.testing.simulator import Simulation
@@ -65,10 +64,11 @@ def _check_books(
 
 
 def _check_poison(simulation: Simulation, counts: dict[tuple[str, str], int], parked: int) -> Iterator[str]:
-    if (POISON, "n0") in counts:
-        yield "a function that always raises has state"
-    if parked != simulation.poisoned:
-        yield f"{parked} messages wait at the end, expected {int(simulation.poisoned)}"
+    for address in simulation.poisons:
+        if address in counts:
+            yield f"{address}, which always fails, has state"
+    if parked != len(simulation.poisons):
+        yield f"{parked} messages wait at the end, expected {len(simulation.poisons)}"
 
 
 def _check_egress(simulation: Simulation) -> Iterator[str]:
@@ -89,14 +89,14 @@ def _check_egress(simulation: Simulation) -> Iterator[str]:
 
 def _check_replies(simulation: Simulation, books: dict[tuple[str, str], Any]) -> Iterator[str]:
     for producer in simulation.producers:
-        for sequence, replies in producer.replies.items():
-            kind = producer.requests[sequence - 1][0][0][0]
-            for id, request_id, count in replies:
-                recorded = books.get((kind, id), {"replies": {}})["replies"].get(request_id)
-                if recorded is None:
-                    yield f"request {sequence} of {producer.name} got reply {count}, but {kind}/{id} never gave it"
-                elif len(replies) > 1:
-                    yield f"request {sequence} of {producer.name} got {len(replies)} replies"
+        for reply in producer.replies:
+            given = books.get((reply.kind, reply.id), {"replies": {}})["replies"]
+            recorded = given.get(f"{REPLY_NAMESPACE}/{reply.caller}")
+            if recorded != reply.count:
+                yield f"{producer.name} got {reply}, but that function answered {recorded}"
+    core = simulation.ingress.core
+    if core is not None and len(core.pending):
+        yield f"{len(core.pending)} requests still wait for a reply"
 
 
 def _check_reads(simulation: Simulation, counts: dict[tuple[str, str], int]) -> Iterator[str]:

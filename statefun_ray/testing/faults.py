@@ -1,8 +1,8 @@
 """What may go wrong in a simulated run, and how likely: chosen per seed.
 
 Swarm testing: a seed switches most faults off completely and makes the others frequent. A run
-with everything at once spends its time restarting and reaches little; a run with one or two kinds
-of fault goes deep.
+with everything at once spends its time restarting and reaches little; a run with a few kinds of
+fault goes deep.
 """
 
 from __future__ import annotations
@@ -18,31 +18,54 @@ class Faults:
     worker_crash_ms: float = 0
     coordinator_crash_ms: float = 0
     ingress_crash_ms: float = 0
+    power_loss: float = 0
+    """Share of the ingress's deaths that take its machine along."""
+    ingress_away_ms_max: float = 60
+    """How long the ingress stays away; longer than a generation waits for it, in some runs."""
+    stop_ms: float = 0
+    """Mean time between orderly stops, each followed by a start."""
+    bad_deploy: float = 0
+    """Share of the starts that come with other functions or settings than before, and must be refused."""
     zombie: float = 0
-    """Of a process that is to die: it lives on, frozen or not, for up to ``zombie_ms_max``."""
-    zombie_ms_max: float = 2_000
+    """Share of the processes that are to die and live on for up to ``zombie_ms_max``."""
+    zombie_ms_max: float = 600
     freeze_ms: float = 0
     """Mean time between freezes of some process."""
-    freeze_ms_max: float = 1_500
+    stuck_ms: float = 0
+    """Mean time between functions that hold a worker's loop, while its heartbeats go on."""
+    freeze_ms_max: float = 500
+    worker_lost_at_start: float = 0
+    """Share of the worker processes that never come up."""
     store_lost: float = 0
     """A store request that fails without having happened."""
     store_ambiguous: float = 0
-    """A store request that happens but whose answer is lost."""
+    """A store request that happens, perhaps later, but whose answer is lost."""
     store_stall: float = 0
     """A store request that takes up to ``stall_ms_max``."""
-    stall_ms_max: float = 1_000
+    commit_stall: float = 0
+    """The same for creates, which commits are made of."""
+    stall_ms_max: float = 400
     disk_crash: float = 0
-    """An ingress write at which the process dies, its unsynced bytes torn."""
+    """An ingress write at which the process dies."""
     disk_error: float = 0
     """An fsync that fails."""
     sink_failure: float = 0
     answer_lost: float = 0
     """An acknowledgement that does not reach the producer, which sends again."""
     rescale: float = 0
-    """A restart of the coordinator that comes with another number of workers."""
+    """A new coordinator that comes with another number of workers."""
     slow_channel: float = 0
-    """A frame that takes up to a hundred times longer than usual."""
-    duration_ms: float = 3_000
+    """A frame between workers that takes much longer than usual."""
+    slow_control: float = 0
+    """The same between coordinator and worker."""
+    feed_break_ms: float = 0
+    """Mean time between broken connections of worker and ingress."""
+    frame_tampered: float = 0
+    """A frame that is lost or doubled, as no TCP connection would: the numbers must show it."""
+    misdelivered: float = 0
+    """A control message that reaches another generation as well."""
+    clock_skew_ms_max: int = 0
+    duration_ms: float = 1_500
     """Faults stop here: liveness is judged afterwards."""
 
 
@@ -53,19 +76,31 @@ def swarm(rng: Random) -> Faults:
         return rng.uniform(low, high) if rng.random() < share else 0.0
 
     return Faults(
-        worker_crash_ms=sometimes(0.5, 150, 1_500),
-        coordinator_crash_ms=sometimes(0.35, 300, 2_500),
-        ingress_crash_ms=sometimes(0.35, 200, 2_000),
-        zombie=sometimes(0.4, 0.2, 0.9),
-        freeze_ms=sometimes(0.3, 200, 1_500),
+        worker_crash_ms=sometimes(0.5, 80, 700),
+        coordinator_crash_ms=sometimes(0.4, 150, 1_200),
+        ingress_crash_ms=sometimes(0.35, 100, 900),
+        power_loss=rng.choice([0, 0.5, 1]),
+        ingress_away_ms_max=rng.choice([60, 60, 60, 900]),
+        stop_ms=sometimes(0.2, 200, 1_500),
+        bad_deploy=sometimes(0.1, 0.2, 0.6),
+        zombie=sometimes(0.5, 0.2, 0.9),
+        freeze_ms=sometimes(0.3, 80, 700),
+        stuck_ms=sometimes(0.2, 80, 700),
+        worker_lost_at_start=sometimes(0.1, 0.05, 0.2),
         store_lost=sometimes(0.3, 0.01, 0.15),
         store_ambiguous=sometimes(0.35, 0.02, 0.25),
-        store_stall=sometimes(0.3, 0.02, 0.2),
-        disk_crash=sometimes(0.3, 0.005, 0.05),
-        disk_error=sometimes(0.15, 0.005, 0.03),
+        store_stall=sometimes(0.4, 0.02, 0.2),
+        commit_stall=sometimes(0.3, 0.05, 0.4),
+        disk_crash=sometimes(0.3, 0.01, 0.08),
+        disk_error=sometimes(0.2, 0.01, 0.06),
         sink_failure=sometimes(0.3, 0.05, 0.4),
         answer_lost=sometimes(0.4, 0.05, 0.4),
         rescale=sometimes(0.5, 0.3, 1.0),
-        slow_channel=sometimes(0.3, 0.02, 0.2),
-        duration_ms=rng.uniform(800, 3_000),
+        slow_channel=sometimes(0.35, 0.02, 0.2),
+        slow_control=sometimes(0.35, 0.05, 0.4),
+        feed_break_ms=sometimes(0.25, 50, 500),
+        frame_tampered=sometimes(0.08, 0.002, 0.02),
+        misdelivered=sometimes(0.3, 0.2, 1.0),
+        clock_skew_ms_max=rng.choice([0, 0, 50, 400]),
+        duration_ms=rng.uniform(300, 1_500),
     )

@@ -34,6 +34,14 @@ EGRESS: Final = "simulation/out"
 INLINE: Final = "simulation/inline"
 AWAITING: Final = "simulation/awaiting"
 POISON: Final = "simulation/poison"
+"""Always fails, in the way its id says."""
+AWAITING_POISON: Final = "simulation/awaiting-poison"
+UNKNOWN: Final = "simulation/unknown"
+"""No application has it."""
+NEVER: Final = "never"
+"""The id of messages that are cancelled before they are due."""
+FAR_MS: Final = 3_600_000_000
+"""Due long after any run, whatever the clocks say."""
 
 
 class SimulatedFailure(Exception):
@@ -56,6 +64,8 @@ class Workload:
     rng: Random
     ids: int = 6
     depth: int = 3
+    flaky: float = 0.05
+    """Share of the messages at which a function fails once or twice."""
     expected: dict[tuple[str, str], Expected] = field(default_factory=dict)
     egress: list[int] = field(default_factory=list)
     attempts: dict[int, int] = field(default_factory=dict)
@@ -78,10 +88,7 @@ class Workload:
         rng = self.rng
         kind = AWAITING if rng.random() < 0.3 else INLINE
         id = f"n{rng.randrange(self.ids)}"
-        unique = self.unique()
-        account = self.expected.setdefault((kind, id), Expected())
-        account.count += 1
-        account.seen ^= unique
+        unique = self._account(kind, id)
         commands: list[list[Any]] = []
         for _ in range(rng.randrange(3) if depth else 0):
             choice = rng.random()
@@ -90,22 +97,36 @@ class Workload:
             elif choice < 0.75:
                 commands.append(["after", rng.randrange(0, 120), *self._message(depth - 1)])
             elif choice < 0.85:
-                commands += self._cancelled()
+                commands += self._cancelled(kind, id)
             else:
                 self.egress.append(self.unique())
                 commands.append(["egress", self.egress[-1]])
-        if rng.random() < 0.05:
+        if rng.random() < self.flaky:
             self.attempts[unique] = rng.randrange(1, 3)
         return kind, id, {"u": unique, "c": commands}
 
-    def _cancelled(self) -> Iterator[list[Any]]:
-        # A delayed message that is cancelled in the same step: it must never arrive.
-        token = f"t{self.unique()}"
-        yield ["after-token", 50, token, INLINE, "never", {"u": 0, "c": []}]
-        yield ["cancel", token]
+    def _account(self, kind: str, id: str) -> int:
+        unique = self.unique()
+        account = self.expected.setdefault((kind, id), Expected())
+        account.count += 1
+        account.seen ^= unique
+        return unique
 
-    def functions(self) -> StatefulFunctions:
-        """Return functions that follow the commands."""
+    def _cancelled(self, kind: str, id: str) -> Iterator[list[Any]]:
+        # A delayed message that must never arrive: cancelled in the same step, or in a later one
+        # of any function with the same id.
+        token = f"t{self.unique()}"
+        cancel = ["cancel", token]
+        if self.rng.random() < 0.4:
+            yield ["after-token", 50, token, INLINE, NEVER, {"u": 0, "c": []}]
+            yield cancel
+        else:
+            yield ["after-token", FAR_MS, token, INLINE, NEVER, {"u": 0, "c": []}]
+            other = self.rng.choice([INLINE, AWAITING])
+            yield ["send", other, id, {"u": self._account(other, id), "c": [cancel]}]
+
+    def functions(self, *, mistaken: bool = False) -> StatefulFunctions:
+        """Return functions that follow the commands; ``mistaken`` ones lack a state that was there."""
         functions = StatefulFunctions()
         specs = [
             ValueSpec("book", BOOK),
@@ -114,6 +135,8 @@ class Workload:
             ValueSpec("warm", IntType, expire_after_call=timedelta(milliseconds=200)),
             ValueSpec("flag", IntType),
         ]
+        if mistaken:
+            del specs[0]
 
         @functions.bind(INLINE, specs)
         def inline(context: Context, message: Message) -> None:
@@ -126,7 +149,16 @@ class Workload:
         @functions.bind(POISON, [ValueSpec("count", LongType)])
         def poison(context: Context, message: Message) -> None:
             context.storage.count = 1
-            raise SimulatedFailure("always")
+            never = message_builder(INLINE, NEVER, value={"u": 0, "c": []}, value_type=COMMANDS)
+            context.send(never)
+            if context.address.id == "raises":
+                raise SimulatedFailure("always")
+            for _ in range(2):
+                context.send_after(timedelta(milliseconds=FAR_MS), never, "a token twice")
+
+        @functions.bind(AWAITING_POISON, [ValueSpec("count", LongType)])
+        async def awaiting_poison(context: Context, message: Message) -> None:
+            poison(context, message)
 
         return functions
 
@@ -165,7 +197,7 @@ class Workload:
             elif command == "egress":
                 context.send_egress(egress_message_builder(EGRESS, rest[0], LongType))
             elif caller is not None:
-                book["replies"][caller.id] = count
+                book["replies"][f"{caller.typename}/{caller.id}"] = count
                 context.send(message_builder(caller.typename, caller.id, value=count, value_type=LongType))
         storage.fresh = count if not storage.fresh else storage.fresh + 1
         if storage.warm is None:

@@ -15,14 +15,20 @@ from typing import Final
 EPOCH_MS: Final = 1_700_000_000_000
 """Where the simulated wall clock starts: code that confuses durations and dates shows it."""
 
+SLOW_FACTOR: Final = 60
+"""How much longer than usual a slow frame takes."""
+
 
 class Process:
-    """Something that can die or freeze on its own."""
+    """Something that can die or freeze on its own, with a wall clock that may be wrong."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, clock_skew_ms: int = 0) -> None:
         self.name = name
+        self.clock_skew_ms = clock_skew_ms
         self.is_alive = True
         self.frozen_until_ms = 0.0
+        self.waiting: list[tuple[int, Callable[[], None]]] = []
+        """What would have happened while it was frozen, in order."""
 
 
 class SimulatedCrash(BaseException):
@@ -40,15 +46,30 @@ class World:
         self.steps = 0
         self.history: list[str] = []
 
-    @property
-    def now_ms(self) -> int:
-        """The wall clock as processes see it."""
-        return EPOCH_MS + int(self.time_ms)
+    def wall_ms(self, process: Process) -> int:
+        """The wall clock as ``process`` sees it."""
+        return EPOCH_MS + int(self.time_ms) + process.clock_skew_ms
 
     def after(self, delay_ms: float, process: Process | None, callback: Callable[[], None]) -> None:
         """Let ``callback`` happen to ``process`` (None: to the world) in ``delay_ms``."""
         self._order += 1
         heappush(self._queue, (self.time_ms + delay_ms, self._order, process, callback))
+
+    def freeze(self, process: Process, until_ms: float) -> None:
+        """Let nothing happen to ``process`` before ``until_ms``."""
+        process.frozen_until_ms = max(process.frozen_until_ms, until_ms)
+        self.after(until_ms - self.time_ms, None, lambda: self._thaw(process))
+
+    def thaw(self, process: Process) -> None:
+        """Let a frozen process go on now."""
+        process.frozen_until_ms = self.time_ms
+        self._thaw(process)
+
+    def _thaw(self, process: Process) -> None:
+        if process.frozen_until_ms <= self.time_ms:
+            waiting, process.waiting = process.waiting, []
+            for order, callback in waiting:
+                heappush(self._queue, (self.time_ms, order, process, callback))
 
     def step(self) -> bool:
         """Let the next event happen; return False when there is none."""
@@ -59,7 +80,7 @@ class World:
             if not process.is_alive:
                 return True
             if process.frozen_until_ms > self.time_ms:
-                heappush(self._queue, (process.frozen_until_ms, order, process, callback))
+                process.waiting.append((order, callback))
                 return True
         self.steps += 1
         callback()
@@ -79,24 +100,32 @@ class World:
 
     def note(self, text: str) -> None:
         """Remember a line of what happened, for whoever reads a failing seed."""
-        self.history.append(f"{self.time_ms:10.2f} {text}")
+        self.history.append(f"{self.time_ms:9.2f} {text}")
 
 
 class Link:
-    """A FIFO connection from one process to another, with delays; what is under way dies with the receiver."""
+    """A FIFO connection to a process, with delays; what is under way dies with the receiver.
 
-    def __init__(self, world: World, receiver: Process, deliver: Callable[[bytes], None], slow: float) -> None:
+    Args:
+        slow: share of the frames that take ``SLOW_FACTOR`` times longer and hold up all behind them.
+    """
+
+    def __init__(
+        self, world: World, receiver: Process, deliver: Callable[[bytes], None], slow: float = 0
+    ) -> None:
         self._world = world
         self._receiver = receiver
         self._deliver = deliver
-        self._slow = slow
+        self.slow = slow
         self._last_ms = 0.0
         self.is_open = True
 
     def send(self, data: bytes) -> None:
         """Put ``data`` on its way behind everything sent before."""
         world = self._world
-        delay_ms = world.rng.uniform(0.05, 1.0) * (100 if world.chance(self._slow) else 1)
+        delay_ms = 0.05 + world.rng.random()
+        if self.slow and world.rng.random() < self.slow:
+            delay_ms *= SLOW_FACTOR
         at_ms = self._last_ms = max(self._last_ms, world.time_ms + delay_ms)
         world.after(at_ms - world.time_ms, self._receiver, lambda: self._arrive(data))
 
