@@ -219,17 +219,23 @@ class Coordinator:
 
     def _claim(self) -> Generator[StoreRequest, Any, tuple[Entry, Entry | None, list[str]]]:
         yield from self._log.open()
+        # Before the claim as well, so that a mistaken start leaves a running generation alone.
+        self._check_functions((yield from self._log.latest_snapshot()))
         claim = yield from self._log.claim(self._nonce(), self._now_ms)
         restored = yield from self._log.latest_snapshot()
+        self._check_functions(restored)
         names: list[str] = yield List(INGRESS_PREFIX, "")
         registered = [log_id for name in names if (log_id := parse_ingress(name)) is not None]
         return claim, restored, registered
+
+    def _check_functions(self, restored: Entry | None) -> None:
+        if restored is not None:
+            resolve.check_functions(restored, self._functions)
 
     def _claimed(self, result: tuple[Entry, Entry | None, list[str]]) -> None:
         claim, self._restored, self._registered = result
         self.generation = claim.generation
         if self._restored is not None:
-            resolve.check_functions(self._restored, self._functions)
             self._last_committed = self._restored
         self._snapshots = self._new_snapshots()
         self._retained.clear()
@@ -347,7 +353,9 @@ class Coordinator:
     def _trigger(self) -> None:
         if self.phase != "running" or self._snapshots.open is not None:
             return
-        if any(view.heartbeat is not None and self._is_stuck(view.heartbeat) for view in self._workers.values()):
+        if any(
+            view.heartbeat is not None and self._is_stuck(view.heartbeat) for view in self._workers.values()
+        ):
             return  # it could not cut; aborting one snapshot after another would end the generation
         now_ms = self._now_ms
         if self._stop_requested:
