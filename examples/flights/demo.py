@@ -97,9 +97,9 @@ def main() -> int:
     """Run the demo and return the exit code of the process."""
     arguments = parse_arguments()
     started = time.monotonic()
-    folder = ROOT / ".demo"
+    folder = arguments.folder.resolve()
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     try:
         say("Reading the flights that left New York in 2013 …")
         run = Run(flight_events(arguments.limit), arguments.workers, arguments.producers, folder)
@@ -122,6 +122,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=3, help="worker processes (default: 3)")
     parser.add_argument("--producers", type=int, default=4, help="HTTP clients (default: 4)")
     parser.add_argument("--limit", type=int, default=None, help="only the first so many flights")
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / ".demo", help="emptied, then holds log and snapshots"
+    )
     return parser.parse_args()
 
 
@@ -152,7 +155,8 @@ async def application(run: Run) -> AsyncIterator[str]:
             *COMMAND,
             *("run", TARGET, "--name", NAME, "--workers", str(run.workers)),
             *("--http", f"127.0.0.1:{port}", "--storage", run.storage),
-            *("--log-dir", str(run.folder / "log"), "--snapshot-interval", "1s", "--attached"),
+            *("--log-dir", str(run.folder / "log"), "--snapshot-interval", "1s"),
+            *("--address", "local", "--attached"),  # a Ray of its own, whatever else runs here
             cwd=ROOT,
             stdout=log,
             stderr=log,
