@@ -254,7 +254,7 @@ class LocalApplication:
             if self._spawner is not None:
                 self._invoke(self._spawner.kill_all)
             self._end_coordinator()
-            self._end_ingress()
+        self._end_ingress()
 
     def restart(self, workers: int | None = None) -> None:
         """Stop with a final snapshot and start again, with another number of workers if given."""
@@ -274,7 +274,11 @@ class LocalApplication:
             self._temporary.cleanup()
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

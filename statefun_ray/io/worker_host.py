@@ -220,6 +220,7 @@ class WorkerHost:
         return (
             core is not None
             and self._is_started
+            and self._is_running
             and core.backlog == 0
             and self._turn_handle is None
             and not any(connection.unsent_bytes for connection in self._out.values())

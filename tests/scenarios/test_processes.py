@@ -71,7 +71,8 @@ def test_a_function_that_holds_the_loop_is_named_and_tolerated(
 ) -> None:
     app.send("story/hog", "slow", {"ms": 2500})
     app.wait_until(
-        lambda: any(worker["busy_with"] == "story/hog/slow" for worker in app.status()["workers"]), what="busy"
+        lambda: any(worker["busy_with"] == "story/hog/slow" for worker in app.status()["workers"]),
+        what="busy",
     )
 
     app.wait_until(lambda: "story/hog/slow has held the loop" in caplog.text, what="snapshot aborted")

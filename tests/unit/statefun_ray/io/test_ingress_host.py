@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from statefun_checkpoints.errors import StoreUnavailable
+from statefun_checkpoints.store import MemoryStore
+from statefun_ingress.errors import CannotListen, LogLocked
+from statefun_ray.io.ingress_host import IngressHost, IngressHostConfig, function_infos
+from statefun_sdk import Context, IntType, Message, StatefulFunctions, StringType, ValueSpec, make_json_type
+
+functions = StatefulFunctions()
+
+
+@functions.bind(
+    "shop/cart",
+    specs=[ValueSpec("count", IntType), ValueSpec("items", make_json_type("shop/items"))],
+    accepts=[StringType, make_json_type("shop/order")],
+)
+def cart(context: Context, message: Message) -> None:
+    """Never called here."""
+
+
+def ingress(directory: Path, store: MemoryStore, port: int = 0) -> IngressHost:
+    config = IngressHostConfig(app="shop", log_dir=str(directory / "log"), http_port=port, node="node-a")
+    return IngressHost(config, functions, store)
+
+
+def test_functions_are_described_with_what_they_accept_and_keep() -> None:
+    [info] = function_infos(functions)
+
+    assert info.typename == "shop/cart"
+    assert info.accepts == [("io.statefun.types/string", False), ("shop/order", True)]
+    assert info.states == {"count": ("io.statefun.types/int", False), "items": ("shop/items", True)}
+
+
+async def test_the_log_is_registered_before_anything_is_accepted(tmp_path: Path) -> None:
+    store = MemoryStore()
+    host = ingress(tmp_path, store)
+
+    await host.start()
+
+    registration = json.loads(store.objects[f"ingress/{host.log_id}.json"])
+    assert registration["directory"] == str(tmp_path / "log")
+    assert registration["node"] == "node-a"
+    assert host.url.startswith("http://127.0.0.1:")
+    assert host.feed_address[1] > 0
+    assert host.counts() == {"log_id": host.log_id, "accepted": 0, "lag": 0, "pending_replies": 0}
+    await host.close()
+    await host.close()
+
+
+async def test_the_same_directory_is_the_same_log(tmp_path: Path) -> None:
+    store = MemoryStore()
+    first = ingress(tmp_path, store)
+    await first.start()
+    log_id = first.log_id
+    await first.close()
+
+    second = ingress(tmp_path, store)
+    await second.start()
+
+    assert second.log_id == log_id
+    assert len(store.objects) == 1
+    await second.close()
+
+
+class SilentStore(MemoryStore):
+    def put(self, path: str, data: bytes) -> None:
+        raise StoreUnavailable(path, "put", "no route")
+
+
+async def test_a_log_that_can_not_be_registered_is_not_served_and_not_locked(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable):
+        await ingress(tmp_path, SilentStore()).start()
+
+    host = ingress(tmp_path, MemoryStore())
+    await host.start()
+    await host.close()
+
+
+async def test_a_taken_port_and_a_taken_directory_are_named(tmp_path: Path) -> None:
+    host = ingress(tmp_path, MemoryStore())
+    await host.start()
+
+    with pytest.raises(LogLocked):
+        await ingress(tmp_path, MemoryStore()).start()
+    with pytest.raises(CannotListen, match="another process listens there already"):
+        await ingress(tmp_path / "other", MemoryStore(), port=host.http_address[1]).start()
+    await host.close()

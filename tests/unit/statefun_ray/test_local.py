@@ -1,0 +1,87 @@
+"""The facade itself; what applications do under it is in tests/scenarios."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from statefun_checkpoints.store import MemoryStore
+from statefun_ray import testing
+from statefun_ray.local import ApplicationFailed, LocalApplication
+from statefun_sdk import (
+    Context,
+    IntType,
+    Message,
+    StatefulFunctions,
+    ValueSpec,
+    egress_message_builder,
+    message_builder,
+)
+
+pytestmark = pytest.mark.slow
+
+functions = StatefulFunctions()
+
+
+@functions.bind("t/count", specs=[ValueSpec("n", IntType)])
+def count(context: Context, message: Message) -> None:
+    context.storage.n = (context.storage.n or 0) + message.as_int()
+    context.send_egress(egress_message_builder("t/out", context.storage.n, IntType))
+    if context.caller is not None:
+        context.send(message_builder(context.caller.typename, context.caller.id, int_value=context.storage.n))
+
+
+def test_the_harness_of_the_testing_package_is_this_one() -> None:
+    assert testing.LocalApplication is LocalApplication
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = testing.nothing
+
+
+def test_an_application_runs_in_temporary_places_and_leaves_nothing() -> None:
+    with LocalApplication(functions, workers=1) as app:
+        app.send("t/count", "a", 2)
+        reply = app.ask_raw("t/count", "a", 3)
+        assert reply.data == 5
+        assert reply.headers["preference-applied"].startswith("wait")
+        assert app.state("t/count", "a") == {"n": 5}
+        place = Path(str(app._log_dir))
+        assert place.exists()
+
+    assert not place.exists()
+
+
+def test_what_was_stored_is_there_after_a_new_start(tmp_path: Path) -> None:
+    store, sink = MemoryStore(), tmp_path / "sink"
+    for total in (1, 2):
+        with LocalApplication(
+            functions, storage=store, log_dir=tmp_path / "log", workers=total, sinks={"t/out": str(sink)}
+        ) as app:
+            assert app.ask("t/count", "a", 1) == total
+
+    rows = LocalApplication(functions, storage=store, log_dir=tmp_path / "log", sinks={"t/out": str(sink)})
+    assert [row.data for row in rows.egress("t/out")] == [1, 2]
+    assert not any(name.startswith("egress/") for name in store.objects)
+    rows.close()
+
+
+def test_the_ingress_may_die_by_itself(tmp_path: Path) -> None:
+    with LocalApplication(functions, storage=MemoryStore(), log_dir=tmp_path / "log", workers=2) as app:
+        app.send("t/count", "a", 1)
+        app.kill_ingress()
+
+        assert app.ask("t/count", "a", 1) == 2
+        assert app.status()["generation"] == 1
+
+
+def test_an_application_that_can_not_run_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="500 workers asked for"), LocalApplication(functions, workers=500):
+        pass
+
+    store = MemoryStore()
+    store.put("job.json", b"not json")
+    with (
+        pytest.raises(ApplicationFailed, match=r"the application has stopped: job\.json is corrupt"),
+        LocalApplication(functions, storage=store, log_dir=tmp_path / "log"),
+    ):
+        pass
