@@ -20,6 +20,7 @@ LAG_EVENTS_MIN = 1_000
 WATCH_INTERVAL = "5ms"
 # Snapshots open every second; a minute without a chance means that something is wrong.
 PATIENCE_S = 60.0
+RECOVERY_S_MAX = 60.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,37 @@ class Kill:
     accepted: int
     processed: int
     at: float  # event loop time, seconds
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How the application came back.
+
+    Attributes:
+        seconds: from the kill until it worked again.
+        rolled_back_to: snapshot it went on from, 0 for none; None if nothing was rolled back.
+    """
+
+    seconds: float
+    rolled_back_to: int | None
+
+    def shows_that_it_was_open(self, kill: Kill) -> bool:
+        """Whether the snapshot that was open at the kill was really lost by it."""
+        return self.rolled_back_to is None or self.rolled_back_to < kill.snapshot_open
+
+
+class NotRecovered(Exception):
+    """The application did not come back after a kill."""
+
+    def __init__(self, role: str, seconds: float, last: str) -> None:
+        super().__init__(role, seconds, last)
+        self.role, self.seconds, self.last = role, seconds, last
+
+    def __str__(self) -> str:
+        return (
+            f"{self.seconds:.0f} s after the kill of the {self.role} the application did not work again; "
+            f"the last status was {self.last}"
+        )
 
 
 class NoMoment(Exception):
@@ -158,25 +190,31 @@ async def kill_one(watch: Watch, role: str) -> Kill:
     raise NoMoment(role, PATIENCE_S, json.dumps(watch.latest))
 
 
-async def recovery_seconds(watch: Watch, kill: Kill) -> float:
-    """Wait until the application works again, and return how long after the kill that was.
+async def recovery(watch: Watch, kill: Kill) -> Recovery:
+    """Wait until the application works again.
 
     After the death of a worker: a newer generation has processed something. After the death
     of an ingress: another process has accepted something.
 
     Raises:
+        NotRecovered: it did not, in good time.
         StatusEnded: the application is gone.
     """
-    processed_at_start: dict[int, int] = {}
-    while True:
+    loop = asyncio.get_running_loop()
+    processed_at_first: int | None = None
+    rolled_back_to = None
+    while loop.time() < kill.at + RECOVERY_S_MAX:
         status = await watch.next()
         if kill.role == "worker":
-            if status["generation"] > kill.generation:
-                first = processed_at_start.setdefault(status["generation"], status["processed"])
-                if status["processed"] > first:
-                    break
+            if status["generation"] == kill.generation or status["phase"] != "running":
+                continue
+            if processed_at_first is None:
+                processed_at_first = status["processed"]
+                rolled_back_to = (status["last_snapshot"] or {"id": 0})["id"]
+            if status["processed"] > processed_at_first:
+                return Recovery(loop.time() - kill.at, rolled_back_to)
         else:
             pids = {process["pid"] for process in status["processes"] if process["role"] == kill.role}
             if kill.pid not in pids and status["accepted"] > kill.accepted:
-                break
-    return asyncio.get_running_loop().time() - kill.at
+                return Recovery(loop.time() - kill.at, None)
+    raise NotRecovered(kill.role, RECOVERY_S_MAX, json.dumps(watch.latest))

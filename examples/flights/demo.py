@@ -82,8 +82,7 @@ class Run:
     producers: int
     folder: Path
     tally: Tally = field(default_factory=Tally)
-    kills: list[chaos.Kill] = field(default_factory=list)
-    recoveries_s: list[float] = field(default_factory=list)
+    kills: list[tuple[chaos.Kill, chaos.Recovery]] = field(default_factory=list)
     sending_s: float = 0.0
     processing_s: float = 0.0
 
@@ -107,7 +106,7 @@ def main() -> int:
         differences = check(run, arguments.limit)
         summarise(run, differences, time.monotonic() - started)
         return 1 if differences else 0
-    except (DemoFailed, chaos.NoMoment, chaos.StatusEnded, NotAccepted) as failure:
+    except (DemoFailed, chaos.NoMoment, chaos.NotRecovered, chaos.StatusEnded, NotAccepted) as failure:
         console.print(f"[bold red]The demo failed:[/] {failure}")
         console.print(f"What the application printed is in {folder / 'application.log'}")
         return 1
@@ -238,16 +237,31 @@ async def kill_on_the_way(run: Run, watch: chaos.Watch, pacing: Pacing) -> None:
     for act in KILLS:
         pacing.hold_at(act.hold_at)
         await pacing.reached(act.share)
-        kill = await chaos.kill_one(watch, act.role)
-        pacing.hold_at(1.0 if act is KILLS[-1] else KILLS[-1].hold_at)
-        run.kills.append(kill)
+        while not await kill_and_recover(run, watch, act.role, pacing):
+            say("that snapshot was committed just before the kill; once more")
+
+
+async def kill_and_recover(run: Run, watch: chaos.Watch, role: str, pacing: Pacing) -> bool:
+    """One kill; returns whether it is proven to have hit an open snapshot."""
+    kill = await chaos.kill_one(watch, role)
+    if role == KILLS[-1].role:
+        pacing.hold_at(1.0)  # the last flights are what shows that events are taken again
+    say(
+        f"[bold red]kill -9[/] {role} {kill.index} (pid {kill.pid}): {kill.lag_events:,} accepted events "
+        f"unprocessed, snapshot {kill.snapshot_open} of generation {kill.generation} open"
+    )
+    recovery = await chaos.recovery(watch, kill)
+    if recovery.rolled_back_to is None:
+        say(f"[bold green]accepting again[/] after {recovery.seconds:.1f} s")
+    else:
         say(
-            f"[bold red]kill -9[/] {act.role} {kill.index} (pid {kill.pid}): {kill.lag_events:,} accepted "
-            f"events unprocessed, snapshot {kill.snapshot_open} open"
+            f"[bold green]working again[/] after {recovery.seconds:.1f} s, "
+            f"from snapshot {recovery.rolled_back_to}"
         )
-        seconds = await chaos.recovery_seconds(watch, kill)
-        run.recoveries_s.append(seconds)
-        say(f"[bold green]working again[/] after {seconds:.1f} s")
+    if not recovery.shows_that_it_was_open(kill):
+        return False
+    run.kills.append((kill, recovery))
+    return True
 
 
 async def until_processed(watch: chaos.Watch) -> None:
@@ -310,7 +324,7 @@ def check(run: Run, limit: int | None) -> list[str]:
     console.print(said, highlight=False)
     if code:
         raise DemoFailed(f"'statefun-ray sql' failed with exit code {code}")
-    if not all(kill.lag_events and kill.snapshot_open for kill in run.kills) or len(run.kills) < 2:
+    if not all(kill.lag_events and kill.snapshot_open for kill, _ in run.kills) or len(run.kills) < 2:
         differences.append("a kill interrupted nothing")
     return differences
 
@@ -362,10 +376,10 @@ def summarise(run: Run, differences: list[str], seconds: float) -> None:
         f"({run.tally.accepted_requests:,} requests, {run.tally.resent_requests:,} sent again) and processed "
         f"in {run.processing_s:.0f} s by {run.workers} workers."
     )
-    for kill, recovery_s in zip(run.kills, run.recoveries_s, strict=True):
+    for kill, recovery in run.kills:
         console.print(
             f"{'A worker' if kill.role == 'worker' else 'The ingress'} was killed with {kill.lag_events:,} accepted events unprocessed and snapshot "
-            f"{kill.snapshot_open} open; work went on after {recovery_s:.1f} s."
+            f"{kill.snapshot_open} open; work went on after {recovery.seconds:.1f} s."
         )
     console.print(f"Lost: {lost:,}. Doubled: {doubled:,}. The whole demo took {seconds:.0f} s.")
     for difference in differences:

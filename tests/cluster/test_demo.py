@@ -28,7 +28,9 @@ def test_the_demo_kills_two_processes_and_every_row_is_right(tmp_path: Path) -> 
     )
 
     assert demo.returncode == 0, demo.stdout + demo.stderr
-    interrupted = re.findall(r"([\d,]+) accepted events unprocessed, snapshot (\d+) open", demo.stdout)
+    interrupted = re.findall(
+        r"([\d,]+) accepted events unprocessed, snapshot (\d+) of generation \d+ open", demo.stdout
+    )
     assert len(interrupted) == 2
     assert all(int(lag.replace(",", "")) >= 1_000 and int(snapshot) > 0 for lag, snapshot in interrupted)
     assert "Lost: 0. Doubled: 0." in demo.stdout

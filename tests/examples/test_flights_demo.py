@@ -158,8 +158,10 @@ def status_script(folder: Path, statuses: list[dict[str, Any]]) -> list[str]:
 async def test_a_kill_waits_for_unprocessed_events_and_an_open_snapshot(tmp_path: Path) -> None:
     victim = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(60)")
     quiet = {
+        "phase": "running",
         "lag": 10,
         "snapshot_open": None,
+        "last_snapshot": {"id": 7},
         "generation": 1,
         "accepted": 5_000,
         "processed": 4_990,
@@ -170,17 +172,35 @@ async def test_a_kill_waits_for_unprocessed_events_and_an_open_snapshot(tmp_path
         quiet | {"lag": 5_000},
         quiet | {"snapshot_open": 7},
         quiet | {"lag": 2_000, "snapshot_open": 8},
+        quiet | {"generation": 2, "phase": "loading", "processed": 4_990},
         quiet | {"generation": 2, "processed": 0},
         quiet | {"generation": 2, "processed": 1},
     ]
 
     async with chaos.watching(status_script(tmp_path, statuses), "flights") as watch:
         kill = await chaos.kill_one(watch, "worker")
-        seconds = await chaos.recovery_seconds(watch, kill)
+        recovery = await chaos.recovery(watch, kill)
 
     assert (kill.lag_events, kill.snapshot_open, kill.index) == (2_000, 8, 2)
     assert await victim.wait() == -9
-    assert seconds > 0
+    assert recovery.rolled_back_to == 7
+    assert recovery.shows_that_it_was_open(kill)
+
+
+def test_a_kill_that_came_after_the_commit_is_not_counted() -> None:
+    kill = chaos.Kill(
+        role="worker",
+        index=0,
+        pid=1,
+        lag_events=2_000,
+        snapshot_open=8,
+        generation=1,
+        accepted=5_000,
+        processed=3_000,
+        at=0.0,
+    )
+
+    assert not chaos.Recovery(1.0, rolled_back_to=8).shows_that_it_was_open(kill)
 
 
 async def test_an_application_that_is_gone_is_reported_with_its_last_words() -> None:
