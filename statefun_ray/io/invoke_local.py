@@ -34,6 +34,17 @@ FAILURE_LOG_S: Final = 1.0
 """Between two logged failures of one function: a poison batch must not fill the disk."""
 
 
+class FunctionExited(Exception):
+    """A function raised what would have ended its whole process."""
+
+    def __init__(self, typename: str, raised: str) -> None:
+        super().__init__(typename, raised)
+        self.typename, self.raised = typename, raised
+
+    def __str__(self) -> str:
+        return f"function {self.typename} raised {self.raised}; it must not end the process, raise an error instead"
+
+
 class FailureLog:
     """Logs what user functions raise, with their traceback, but not a thousand times a second."""
 
@@ -146,6 +157,10 @@ def _inline_call(function: BoundFunction, views: Sequence[Any], failures: Failur
         except Exception as error:
             failures.report(typename, id, error)
             raise
+        except (SystemExit, asyncio.CancelledError) as error:
+            # Neither may end the worker: the message would end the next one as well.
+            failures.report(typename, id, error)
+            raise FunctionExited(typename, repr(error)) from error
         if storage._writes or context._sends or context._delayed or context._egress:
             return storage._writes, context._sends, context._delayed, context._egress
         return None

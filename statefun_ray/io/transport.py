@@ -140,18 +140,26 @@ class FrameConnection(asyncio.Protocol):
         Raises:
             FrameTooLarge: the peer would refuse it.
         """
+        self.enqueue(frame)
+        self._flush_soon()
+
+    def enqueue(self, frame: bytes) -> None:
+        """As ``send``, but the caller calls ``flush`` when it has queued all it has."""
         size_bytes = len(frame)
         if size_bytes > self._frame_bytes_max:
             raise FrameTooLarge(size_bytes, self._frame_bytes_max)
         if not self.is_open:
             return
         self._out.append(size_bytes.to_bytes(_HEADER_BYTES, "big"))
-        self._queue(frame, size_bytes + _HEADER_BYTES)
+        self._out.append(frame)
+        self._out_bytes += size_bytes + _HEADER_BYTES
 
     def send_framed(self, data: bytes) -> None:
         """As ``send``, for bytes that start with their length already."""
         if self.is_open:
-            self._queue(data, len(data))
+            self._out.append(data)
+            self._out_bytes += len(data)
+            self._flush_soon()
 
     def flush(self) -> None:
         """Hand everything queued to the kernel, or to the buffer in front of it."""
@@ -215,9 +223,7 @@ class FrameConnection(asyncio.Protocol):
 
     # --- inside -------------------------------------------------------------------------
 
-    def _queue(self, data: bytes, size_bytes: int) -> None:
-        self._out.append(data)
-        self._out_bytes += size_bytes
+    def _flush_soon(self) -> None:
         if not self._is_flush_due:
             self._is_flush_due = True
             self._loop.call_soon(self.flush)

@@ -79,6 +79,9 @@ LIMIT_MAX: Final = 16_384
 TICK_S: Final = 0.1
 """How often an idle loop shows the side thread that it turns."""
 
+LOOK_AGAIN_S: Final = 1.0
+"""How late a timer may fire after the wall clock was set forward."""
+
 IO_THREADS: Final = 4
 """For parts and egress: all of them wait for the disk or the network."""
 
@@ -159,6 +162,7 @@ class WorkerHost:
         self._is_performing = False
         self._deferred: list[Callable[[Worker], None]] = []
         """Calls of the core that came up while its effects were being performed."""
+        self._unflushed: set[FrameConnection] = set()
         self._unsent_messages = 0
         self._parts: PartWriter | None = None
         self._publisher: Publisher | None = None
@@ -564,8 +568,9 @@ class WorkerHost:
             self._due_handle = None
         delays_s = [delay_s for delay_s in [parts_due_s] if delay_s is not None]
         if core.next_due_ms is not None:
-            # A late timer is allowed, an early one is not: round up, and look again at the wall clock.
-            delays_s.append(max(0.001, (core.next_due_ms - wall_ms() + 1) / 1000))
+            # A late timer is allowed, an early one is not: round up. The wall clock may be set
+            # meanwhile, so it is looked at again soon.
+            delays_s.append(min(LOOK_AGAIN_S, max(0.001, (core.next_due_ms - wall_ms() + 1) / 1000)))
         if delays_s:
             self._due_handle = asyncio.get_running_loop().call_later(min(delays_s), self._schedule_turn)
 
@@ -576,6 +581,9 @@ class WorkerHost:
             while True:
                 for effect in core.take_effects():
                     self._perform_one(effect)
+                for connection in self._unflushed:
+                    connection.flush()
+                self._unflushed.clear()
                 if not self._deferred:
                     return
                 deferred, self._deferred = self._deferred, []
@@ -587,7 +595,9 @@ class WorkerHost:
     def _perform_one(self, effect: WorkerEffect) -> None:
         match effect:
             case SendFrame():
-                self._out[effect.peer].send(effect.frame)
+                connection = self._out[effect.peer]
+                connection.enqueue(effect.frame)
+                self._unflushed.add(connection)
             case FeedFrame():
                 feed = self._feeds.get(effect.log_id)
                 if feed is not None:

@@ -162,11 +162,13 @@ def token(context: Context, message: Message) -> None:
 
 @functions.bind("story/fragile", specs=[ValueSpec("count", IntType), ValueSpec("half", IntType)])
 def fragile(context: Context, message: Message) -> None:
-    """``{"poison": true}`` raises, after writing and sending what must not be seen."""
+    """``{"poison": kind}`` raises, after writing and sending what must not be seen."""
     if body_of(message).get("poison"):
         context.storage.half = 1
         context.send(tell("story/total", "poison", 1))
-        raise ValueError("poison")
+        raise {"exit": SystemExit, "cancel": asyncio.CancelledError}.get(
+            body_of(message)["poison"], ValueError
+        )("poison")
     context.storage.count = (context.storage.count or 0) + 1
     reply(context, context.storage.count)
 

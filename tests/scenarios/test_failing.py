@@ -16,10 +16,11 @@ from tests.scenarios.conftest import Play
 pytestmark = pytest.mark.slow
 
 
-def test_a_poison_message_parks_its_address_and_nobody_else(play: Play) -> None:
+@pytest.mark.parametrize("kind", ["error", "exit", "cancel"])
+def test_a_poison_message_parks_its_address_and_nobody_else(play: Play, kind: str) -> None:
     app = play(workers=2, worker={"retry_deadline_ms": 200})
     app.send("story/fragile", "bad", {})
-    app.send("story/fragile", "bad", {"poison": True})
+    app.send("story/fragile", "bad", {"poison": kind})
     app.send("story/fragile", "bad", {})
 
     assert [app.ask("story/fragile", f"good{index}", {}) for index in range(5)] == [1] * 5
@@ -30,7 +31,10 @@ def test_a_poison_message_parks_its_address_and_nobody_else(play: Play) -> None:
     assert app.state("story/total", "poison") == {}
     [parked] = app.status()["parked_addresses"]
     assert (parked["function"], parked["id"], parked["messages"]) == ("story/fragile", "bad", 2)
-    assert "ValueError: poison" in parked["error"]
+    assert {"error": "ValueError: poison", "exit": "SystemExit", "cancel": "CancelledError"}[kind] in parked[
+        "error"
+    ]
+    assert app.status()["generation"] == 1
 
 
 def test_a_parked_address_stays_parked_through_a_kill_and_is_tried_again_after_a_stop(play: Play) -> None:
