@@ -23,6 +23,11 @@ PROG: Final = "statefun-ray"
 
 _WATCH_DEFAULT: Final = "1s"
 
+# What the extra [runtime] brings, by the names of the imports.
+_RUNTIME_MODULES: Final = frozenset(
+    {"aiohttp", "fastapi", "httptools", "msgspec", "pyarrow", "ray", "s3fs", "uvicorn", "uvloop", "xxhash"}
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
@@ -37,6 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough; nothing is left to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _RUNTIME_MODULES:
+            raise
+        print(
+            f"{PROG}: {error.name} is not installed; the base install is for containers of functions, "
+            "all else needs: pip install 'statefun-ray[runtime]'",
+            file=sys.stderr,
+        )
+        return 1
     except Exception as error:
         exit_code = _exit_code_of(error)
         if exit_code is None:

@@ -125,6 +125,16 @@ def test_sql_as_json_is_a_line_for_each_row(capsys: pytest.CaptureFixture[str], 
     assert json.loads(text) == {"carts": 20}
 
 
+def test_a_missing_runtime_is_said_in_a_sentence(
+    capsys: pytest.CaptureFixture[str], storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "statefun_checkpoints.tables", raising=False)
+
+    assert main(["sql", storage, "SELECT 1"]) == 1
+    assert "pip install 'statefun-ray[runtime]'" in capsys.readouterr().err
+
+
 def test_a_wrong_query_names_the_tables(capsys: pytest.CaptureFixture[str], storage: str) -> None:
     text = said(capsys, "sql", storage, 'SELECT * FROM "shop/card"', code=2)
     assert '"shop/cart"' in text
