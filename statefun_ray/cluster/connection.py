@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import ray
 from ray._common.utils import get_ray_address_file
-from ray._raylet import AuthenticationTokenLoader
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 import statefun_checkpoints
 import statefun_ingress

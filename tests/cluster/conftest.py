@@ -29,6 +29,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ["STATEFUN_RAY_HOME"] = str(tmp_path_factory.mktemp("home"))
     os.environ.pop("RAY_ADDRESS", None)
+    # `python` and `statefun-ray` in a job's entrypoint are what the head's PATH says.
+    os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     command = [sys.executable, "-m", "tests.cluster.head"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None

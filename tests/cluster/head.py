@@ -6,6 +6,7 @@ Not in the process of the tests, where the warnings of Ray's own start are error
 from __future__ import annotations
 
 import json
+import logging
 import sys
 
 import ray
@@ -19,9 +20,9 @@ def main() -> None:
         object_store_memory=100 * 1024 * 1024,
         include_dashboard=True,
         dashboard_port=0,
-        logging_level="warning",
+        logging_level=logging.WARNING,
     )
-    said = {"address": context.address_info["gcs_address"], "dashboard": f"http://{context.dashboard_url}"}
+    said = {"address": ray.get_runtime_context().gcs_address, "dashboard": f"http://{context.dashboard_url}"}
     print(json.dumps(said), flush=True)
     sys.stdin.read()
     ray.shutdown()

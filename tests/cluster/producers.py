@@ -75,7 +75,7 @@ class Producers:
             bulk = [{"target": "story/source", "id": key, "value": number} for key in keys]
             self._until_accepted(
                 lambda at=sequence, bulk=bulk: client.send_many(bulk, producer=(producer, at))
-            )  # type: ignore[misc]
+            )
             with self._lock:
                 self._sent.update(dict.fromkeys(keys, number))
             if number % ASK_EVERY == 0:
