@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from statefun_checkpoints.store import ObjectStore
+from statefun_checkpoints.store import ObjectStore, run_store
+from statefun_checkpoints.verify import verify
 from statefun_ray.local import LocalApplication
 from tests.scenarios.stories import functions
 
@@ -100,6 +101,13 @@ def launch_local(directory: Path, settings: Settings) -> Iterator[Driver]:
         yield app.start()
     finally:
         app.close()
+    assert_verified(app.store)
+
+
+def assert_verified(store: ObjectStore) -> None:
+    """Check hashes, chain and conservation of what a story has left in storage."""
+    report = run_store(store, verify())
+    assert list(map(str, report.findings)) == []
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.scenarios.drivers import assert_verified
 from tests.scenarios.process_driver import ProcessApplication
 from tests.scenarios.test_counting import assert_exactly_once
 
@@ -26,6 +27,7 @@ def app(tmp_path: Path) -> Iterator[ProcessApplication]:
         yield running.start()
     finally:
         running.close()
+    assert_verified(running.store)
 
 
 def test_kill_9_of_workers_under_load_loses_and_repeats_nothing(app: ProcessApplication) -> None:
