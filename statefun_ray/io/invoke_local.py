@@ -169,6 +169,10 @@ def _inline_call(function: BoundFunction, views: Sequence[Any], failures: Failur
 
 
 def _run_blocking(function: BoundFunction, context: Context, messages: list[MessageTuple]) -> None:
-    for message in messages:
-        context._begin(message[1], message[2], message[3])
-        function.fun(context, Message._of(message[0], message[1], message[4], message[5]))
+    try:
+        for message in messages:
+            context._begin(message[1], message[2], message[3])
+            function.fun(context, Message._of(message[0], message[1], message[4], message[5]))
+    except StopIteration as error:
+        # A future cannot carry it: the loop would wait for this invocation for ever.
+        raise RuntimeError(f"function {function.typename} raised StopIteration") from error
