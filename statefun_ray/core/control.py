@@ -123,6 +123,8 @@ class Heartbeat(msgspec.Struct, tag="heartbeat", frozen=True):
     parked: list[tuple[str, str, str, int]]
     """``(type, id, last error, messages)`` of parked addresses, bounded."""
     parked_count: int
+    trouble: str = ""
+    """What is being tried again right now, for people: a sink or the store that does not answer."""
 
 
 class Pulse(msgspec.Struct, tag="pulse", frozen=True):

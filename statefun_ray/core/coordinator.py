@@ -566,6 +566,7 @@ class Coordinator:
                     "state": self.phase if not view.is_ready else "running",
                     "busy_with": view.heartbeat.busy_with if view.heartbeat is not None else "",
                     "tick_age_ms": view.heartbeat.tick_age_ms if view.heartbeat is not None else None,
+                    "trouble": view.heartbeat.trouble if view.heartbeat is not None else "",
                 }
                 for worker, view in self._workers.items()
             ],

@@ -73,6 +73,8 @@ class PartWriter:
         self._base_due_s = 0.0
         self._dropped_until = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self.last_error = ""
+        """Why a part is being written again right now; empty when none is."""
 
     def add(self, effect: WritePart) -> None:
         """Begin to write a part; a small one is encoded before this returns."""
@@ -155,6 +157,7 @@ class PartWriter:
                 descriptor = await asyncio.get_running_loop().run_in_executor(self._executor, work)
             except StoreError as error:
                 # Until the snapshot is given up: the coordinator decides how long that is.
+                self.last_error = f"snapshot {part.snapshot_id}: {error}"
                 logger.warning(
                     "part not stored, trying again snapshot=%d kind=%s delay_s=%g: %s",
                     part.snapshot_id,
@@ -171,6 +174,7 @@ class PartWriter:
                 )
                 return
             else:
+                self.last_error = ""
                 self._on_written(part.snapshot_id, part.kind, descriptor)
                 return
 

@@ -394,7 +394,11 @@ class WorkerHost:
         else:
             heartbeat = core.heartbeat(tick_age_ms)
         backlog = heartbeat.backlog + self._unsent_messages
-        return encode_control(msgspec.structs.replace(heartbeat, backlog=backlog))
+        return encode_control(msgspec.structs.replace(heartbeat, backlog=backlog, trouble=self._trouble()))
+
+    def _trouble(self) -> str:
+        troubles = [part.last_error for part in (self._publisher, self._parts) if part is not None]
+        return "; ".join(filter(None, troubles))
 
     def _lease_lost(self, reason: str) -> None:
         self._is_running = False

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import pytest
 
+from statefun_checkpoints.errors import StoreUnavailable
 from statefun_checkpoints.store import MemoryStore
 from statefun_ingress import frames
 from statefun_ray.core.control import (
@@ -247,6 +248,34 @@ async def test_events_of_a_feed_are_applied_and_their_rows_published_after_the_c
         assert [row.data for row in read_egress(store, "t/out", "egress")] == [1, 2, 3, 4, 5]
         assert frames.Trim(5) in feed.frames
         assert not host.is_idle()
+    feed.close()
+
+
+class FullStore(MemoryStore):
+    """Takes nothing."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        raise StoreUnavailable(path, "create", "no space left")
+
+
+async def test_a_sink_that_does_not_answer_is_reported_with_the_heartbeats() -> None:
+    feed = Feed("t/count", ["a"])
+    address = await feed.listen()
+    async with cluster(1, store=FullStore()) as (coordinator, _, [task], _):
+        await coordinator.start(1, {"log": address})
+        await coordinator.wait(
+            lambda: any(isinstance(said, Heartbeat) and said.processed == 1 for said in coordinator.said)
+        )
+        coordinator.tell(Trigger(7, 1, "periodic", 0))
+        await coordinator.hear(Ack)
+        coordinator.tell(Committed(7, 1, {}))
+
+        await coordinator.wait(
+            lambda: any(
+                isinstance(said, Heartbeat) and "no space left" in said.trouble for said in coordinator.said
+            )
+        )
+        assert not task.done()
     feed.close()
 
 
