@@ -58,13 +58,12 @@ def referenced_paths(entries: Iterable[Entry]) -> set[str]:
 def trim_positions(entries: Sequence[Entry]) -> dict[str, int]:
     """Return, by log, the sequence number below which no retained entry will read again.
 
-    A log that some retained entry does not know is left out: restored from there, it would be
-    read from its start.
+    A log that some retained entry does not know for all key groups is left out: restored from
+    there, it would be read from its start. A worker that has not reached an ingress yet has no
+    position in its log, and must find everything there when it does.
     """
     lowest: dict[str, int] = {}
-    known = (
-        set.intersection(*({p.log_id for p in entry.positions} for entry in entries)) if entries else set()
-    )
+    known = set.intersection(*map(_known_logs, entries)) if entries else set()
     for entry in entries:
         for position in entry.positions:
             if position.log_id in known:
@@ -72,6 +71,14 @@ def trim_positions(entries: Sequence[Entry]) -> dict[str, int]:
                     lowest.get(position.log_id, position.next_seq), position.next_seq
                 )
     return dict(sorted(lowest.items()))
+
+
+def _known_logs(entry: Entry) -> set[str]:
+    covered: dict[str, int] = {}
+    for position in entry.positions:
+        size = position.end - position.first
+        covered[position.log_id] = covered.get(position.log_id, 0) + size
+    return {log_id for log_id, size in covered.items() if size == entry.key_group_count}
 
 
 class Collector:

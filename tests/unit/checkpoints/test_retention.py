@@ -210,3 +210,8 @@ def test_logs_are_trimmed_to_what_the_oldest_reader_needs() -> None:
     assert trim_positions(entries) == {"a": 80}
     assert trim_positions(entries[:1]) == {"a": 80, "b": 5}
     assert trim_positions([]) == {}
+
+
+def test_a_log_is_not_trimmed_while_a_worker_has_not_reached_it() -> None:
+    entries = [snapshot(number, positions=(Position("a", 0, 8, 90),)) for number in (3, 2, 1)]
+    assert trim_positions(entries) == {}, "key groups 8 to 16 are still to be read from the start"
