@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -63,6 +64,15 @@ class Ingress:
         sent = {"content-type": "application/x-ndjson"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.client.post("/v1/events", content=body, headers=sent)
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Wait for something that tells nobody when it happens."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    while not condition():
+        assert loop.time() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.005)
 
 
 Start = Callable[..., Awaitable[Ingress]]
