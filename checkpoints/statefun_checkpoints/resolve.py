@@ -97,7 +97,8 @@ def compare_functions(
     """Say in what way ``starting`` cannot take over the state of ``saved``; empty if it can.
 
     Added functions and states are fine, and so is any change of expiry: stored rows keep the
-    expiry they were written with. A removed or retyped one is not.
+    expiry they were written with, unless the state has no expiry any more. A removed or retyped
+    one is not.
     """
     differences = []
     for function_type, function in sorted(saved.items()):

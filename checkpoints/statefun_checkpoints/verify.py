@@ -9,8 +9,9 @@ For every retained snapshot, and every log slot from the oldest of them on:
 - nothing is lost and nothing doubled, as far as counting can tell (I10):
 
   =====================================  =============================================
-  ``admitted + emitted + timers_fired``  ``applied + in_flight``: each message that came
-                                         to be was applied or is waiting
+  ``admitted + emitted + timers_fired``  ``applied + in_flight + timers_replied``: each message
+                                         that came to be was applied, is waiting, or was a
+                                         delayed reply
   ``in_flight``                          rows in ~inflight and ~queue
   ``timers_set``                         ``timers_fired + timers_cancelled`` + rows in
                                          ~timers
@@ -226,13 +227,14 @@ class _Check:
     def _conservation(self, entry: Entry, name: str, rows: Counter[str]) -> None:
         count = Counter(entry.counters)
         came = count["admitted"] + count["emitted"] + count["timers_fired"]
-        gone = count["applied"] + entry.in_flight
+        gone = count["applied"] + entry.in_flight + count["timers_replied"]
         if came != gone:
             self._find(
                 name,
                 f"{abs(came - gone)} messages {'lost' if came > gone else 'doubled'}: "
                 f"admitted {count['admitted']} + emitted {count['emitted']} + timers_fired {count['timers_fired']}"
-                f" = {came}, applied {count['applied']} + in_flight {entry.in_flight} = {gone}",
+                f" = {came}, applied {count['applied']} + in_flight {entry.in_flight} + timers_replied "
+                f"{count['timers_replied']} = {gone}",
             )
         waiting = rows[INFLIGHT] + rows[QUEUE]
         if entry.in_flight != waiting:

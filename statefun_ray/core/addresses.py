@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections import deque
 from enum import IntEnum
 from heapq import heappop, heappush
+from itertools import islice
 from typing import Final, TypeAlias
 
 import msgspec
@@ -119,6 +120,7 @@ class Addresses:
             parked, address.attempts, address.first_failed_ms, address.error = _failure_decoder.decode(value)
             if parked and retry_parked:
                 address.attempts, address.first_failed_ms = 1, 0
+                self._remember(address, parked=False)
             elif parked:
                 address.phase = Phase.PARKED
                 self.parked[function_type, id] = address
@@ -156,7 +158,7 @@ class Addresses:
         """Put the next batch of a READY address in flight and return it; the rows stay."""
         address.phase = Phase.IN_FLIGHT
         address.in_flight = min(len(address.waiting), address.batch_max)
-        return [message for (_, message), _ in zip(address.waiting, range(address.in_flight), strict=False)]
+        return [message for _, message in islice(address.waiting, address.in_flight)]
 
     def succeeded(self, address: BusyAddress) -> int:
         """The batch in flight is applied: forget it; return how many messages it had."""
@@ -179,8 +181,9 @@ class Addresses:
         """The batch in flight failed: bisect it, or back off, or park the address."""
         count, address.in_flight = address.in_flight, 0
         address.error = error[:ERROR_CHARS_MAX]
+        # Also for a message that failed alone: those that come while it waits must not join it.
+        address.batch_max = max(1, count // 2)
         if count > 1:
-            address.batch_max = count // 2
             address.phase = Phase.READY
             self.ready.append(address)
             return

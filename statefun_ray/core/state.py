@@ -119,7 +119,13 @@ class Table:
         self.carried = []
 
     def load(self, key: Key, value: bytes, expires_at_ms: int | None) -> None:
-        """Take a row from a snapshot, which is clean by definition."""
+        """Take a row from a snapshot, which is clean by definition.
+
+        A state may have gained or lost its expiration since: what never expired begins to age now,
+        and what would expire later stays for ever. What has expired does not come back.
+        """
+        if not self.expire_ms and expires_at_ms is not None and expires_at_ms <= self.now_ms:
+            return
         if self.expire_ms:
             expires_at_ms = self.now_ms + self.expire_ms if expires_at_ms is None else expires_at_ms
             value = expires_at_ms.to_bytes(EXPIRY_BYTES, "little") + value
@@ -156,30 +162,36 @@ class KeyedStore:
     def __init__(self, key_group_count: int) -> None:
         self._key_group_count = key_group_count
         self.tables: dict[str, Table] = {}
+        self._expiring: list[Table] = []
+        self._now_ms = 0
         self.queue = self.add(Table(QUEUE, ""))
         self.timers = self.add(Table(TIMERS, ""))
         self.failures = self.add(Table(FAILURES, ""))
-        self._expiring: list[Table] = []
 
     def add(self, table: Table) -> Table:
         """Register ``table`` under its name."""
         self.tables[table.name] = table
+        table.now_ms = self._now_ms
         if table.expire_ms:
             self._expiring.append(table)
         return table
 
     def set_now(self, now_ms: int) -> None:
         """Tell expiring tables the time; the store has no clock."""
+        self._now_ms = now_ms
         for table in self._expiring:
             table.now_ms = now_ms
 
-    def load(self, rows: Rows) -> int:
+    def load(self, rows: Rows, now_ms: int) -> int:
         """Fill the tables from restored rows, tombstones already removed; return their number.
 
         A row of a state that no function declares any more is kept and written again: its owner
         may come back.
         """
         tables = self.tables
+        self._now_ms = now_ms
+        for known in tables.values():
+            known.now_ms = now_ms
         for name, id, sub, typename, value, expires in zip(
             rows.table, rows.id, rows.sub, rows.typename, rows.value, rows.expires_at_ms, strict=True
         ):

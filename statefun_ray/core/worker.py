@@ -48,7 +48,7 @@ from statefun_ray.core.effects import (
     WorkerEffect,
     WritePart,
 )
-from statefun_ray.core.invoker import InlineCall, InvocationEffects, Invoker
+from statefun_ray.core.invoker import Delayed, InlineCall, InvocationEffects, Invoker
 from statefun_ray.core.key_groups import (
     EGRESS_SHARDS_DEFAULT,
     KEY_GROUP_COUNT_DEFAULT,
@@ -102,6 +102,8 @@ class Counters(msgspec.Struct):
     applied: int = 0
     timers_set: int = 0
     timers_fired: int = 0
+    timers_replied: int = 0
+    """Of those that fired: replies, which no address receives."""
     timers_cancelled: int = 0
     egress_rows: int = 0
     replies: int = 0
@@ -175,7 +177,7 @@ class Worker:
         self._base_due = False
         self._delta_rows = 0
         self._deltas = 0
-        self._reads: list[tuple[int, str, bytes]] = []
+        self._reads: list[tuple[int, str, frames.State]] = []
         self._unacked: dict[int, tuple[str, set[str]]] = {}
         self._reply_batch = 0
         self._trim: dict[str, int] = {}
@@ -203,8 +205,7 @@ class Worker:
             now_ms: wall-clock time.
         """
         self._now_ms = now_ms
-        self._store.set_now(now_ms)
-        count = self._store.load(state)
+        count = self._store.load(state, now_ms)
         inflight = transient.of_table(INFLIGHT)
         for value in inflight.value:
             assert value is not None, "a message in flight has a value"
@@ -311,6 +312,8 @@ class Worker:
     def feed_closed(self, log_id: str) -> None:
         """The feed's connection is gone; what was on its way is asked for again by the next hello."""
         self._credit.pop(log_id, None)
+        # Its open queries were given up at the other end, and the next ingress counts from 1 again.
+        self._reads = [read for read in self._reads if read[1] != log_id]
 
     def feed_frame(self, log_id: str, frame: bytes, now_ms: int) -> None:
         """Take a frame from an ingress log's feed.
@@ -354,6 +357,10 @@ class Worker:
         self._mailbox.extend(messages)
 
     def _welcomed(self, log_id: str, incarnation: str) -> None:
+        # What was sent over an earlier connection and is not acknowledged will not be any more.
+        self._unacked = {
+            ack_id: sent for ack_id, sent in self._unacked.items() if sent[0].rpartition(".")[0] != log_id
+        }
         released = self._outbox.released(0, self._committed)
         for name, replies in released.items():
             if name == incarnation:
@@ -372,8 +379,8 @@ class Worker:
         found = any(value is not None for _, _, value in states)
         if query.wait_commit:
             after = self._participant.last_cut
-            answer = frames.State(query.query_id, self.config.generation, after + 1, found, states)
-            self._reads.append((after, log_id, frames.encode_frame(answer)))
+            answer = frames.State(query.query_id, self.config.generation, 0, found, states)
+            self._reads.append((after, log_id, answer))
         else:
             answer = frames.State(query.query_id, self.config.generation, self._committed, found, states)
             self._effects.append(FeedFrame(log_id, frames.encode_frame(answer)))
@@ -408,7 +415,8 @@ class Worker:
         self._grant()
         self._want_snapshot()
         self._schedule_base()
-        return bool(self._mailbox) or self._can_start()
+        due_ms = self._timers.next_due_ms()
+        return bool(self._mailbox) or self._can_start() or (due_ms is not None and due_ms <= now_ms)
 
     @property
     def next_due_ms(self) -> int | None:
@@ -422,7 +430,19 @@ class Worker:
             if message is None:
                 return
             self.counters.timers_fired += 1
-            self._route(message)
+            target_type, target_id, _, sender_id, value_type, value = message
+            if target_type not in self._functions and target_type.startswith(REPLY_PREFIX):
+                self._reply(sender_id, target_type, target_id, value_type, value)
+                self.counters.timers_replied += 1
+            else:
+                self._route(message)
+
+    def _reply(
+        self, sender_id: str, target_type: str, request_id: str, value_type: str, value: bytes | None
+    ) -> None:
+        reply = (target_type[len(REPLY_PREFIX) :], request_id, value_type, value)
+        self._outbox.add_reply(key_group_of(sender_id, self.config.key_group_count), reply)
+        self.counters.replies += 1
 
     def _route(self, message: Message) -> None:
         owner = self._owners[key_group_of(message[1], self.config.key_group_count)]
@@ -462,26 +482,20 @@ class Worker:
         self._invocations[self._invocation_next] = address
         self._effects.append(Invoke(self._invocation_next, address.function_type, address.id, messages))
 
-    def _call(self, call: InlineCall, message: Message, address: BusyAddress | None) -> bool:
+    def _call(self, call: InlineCall, message: Message, address: BusyAddress) -> bool:
         self.current = message
         try:
             effects = call(message[1], message[2], message[3], message[4], message[5])
-            if effects is not None:
-                self._apply(message[0], message[1], effects)
+            if effects is not None and effects[2]:
+                self._check(message[1], effects[2])
         except Exception as error:  # noqa: BLE001 - user code may raise anything; the address carries it
-            self._failed(message, address, describe_error(error))
+            self._addresses.failed(
+                address, describe_error(error), self._now_ms, self.config.retry_deadline_ms
+            )
             return False
+        if effects is not None:
+            self._apply(message[0], message[1], effects)
         return True
-
-    def _failed(self, message: Message, address: BusyAddress | None, error: str) -> None:
-        if address is None:
-            self._ordinal += 1
-            address = self._addresses.hold(message, self._ordinal)
-        self._addresses.failed(address, error, self._now_ms, self.config.retry_deadline_ms)
-
-    def _enqueue(self, message: Message) -> BusyAddress:
-        self._ordinal += 1
-        return self._addresses.enqueue(message, self._ordinal)
 
     def _run_mailbox(self, limit: int) -> None:
         # The hot path: one dictionary look-up and one call per message, no object but the message.
@@ -494,33 +508,37 @@ class Worker:
             target_type, id, caller_type, caller_id, value_type, value = message
             function = functions.get(target_type)
             if function is None or function[0] is None or (busy and (target_type, id) in busy):
-                self._enqueue(message)
+                self._ordinal += 1
+                self._addresses.enqueue(message, self._ordinal)
                 continue
             for table in function[2]:
                 table.refresh(id)
             self.current = message
             try:
                 effects = function[0](id, caller_type, caller_id, value_type, value)
-                if effects is not None:
-                    self._apply(target_type, id, effects)
+                if effects is not None and effects[2]:
+                    self._check(id, effects[2])
             except Exception as error:  # noqa: BLE001 - user code may raise anything; the address carries it
-                self._failed(message, None, describe_error(error))
+                self._ordinal += 1
+                address = self._addresses.hold(message, self._ordinal)
+                self._addresses.failed(
+                    address, describe_error(error), self._now_ms, self.config.retry_deadline_ms
+                )
                 continue
+            if effects is not None:
+                self._apply(target_type, id, effects)
             applied += 1
         self.counters.applied += applied
 
     def _apply(self, function_type: str, id: str, effects: InvocationEffects) -> None:
-        # All or nothing: what can be wrong is checked before the first change.
+        # All or nothing: what can be wrong was checked before, so that an exception in here is a bug of
+        # ours and ends the worker. Taken for a failure of the function, half the effects would stay.
         writes, sends, delayed, egress = effects
-        if delayed:
-            self._check_tokens(id, delayed)
         functions, key_group_count = self._functions, self.config.key_group_count
         owners, worker, out, mailbox = self._owners, self.config.worker, self._out, self._mailbox
         for target_type, target_id, value_type, value in sends:
             if target_type not in functions and target_type.startswith(REPLY_PREFIX):
-                reply = (target_type[len(REPLY_PREFIX) :], target_id, value_type, value)
-                self._outbox.add_reply(key_group_of(id, key_group_count), reply)
-                self.counters.replies += 1
+                self._reply(id, target_type, target_id, value_type, value)
                 continue
             self.counters.emitted += 1
             owner = owners[xxh3_64_intdigest(target_id.encode()) % key_group_count]
@@ -544,7 +562,7 @@ class Worker:
                 else:
                     tables[index].put(id, data)
 
-    def _check_tokens(self, id: str, delayed: list[tuple[Any, ...]]) -> None:
+    def _check(self, id: str, delayed: list[Delayed]) -> None:
         changed: dict[str, bool] = {}
         for kind, *rest in delayed:
             token = rest[0] if kind == "cancel" else rest[1]
@@ -554,7 +572,7 @@ class Worker:
                 )
             changed[token] = kind == "send"
 
-    def _apply_delayed(self, function_type: str, id: str, delayed: list[tuple[Any, ...]]) -> None:
+    def _apply_delayed(self, function_type: str, id: str, delayed: list[Delayed]) -> None:
         for kind, *rest in delayed:
             if kind == "cancel":
                 self.counters.timers_cancelled += self._timers.cancel(id, rest[0])
@@ -570,15 +588,18 @@ class Worker:
     ) -> None:
         """Take the outcome of an ``Invoke`` effect: its effects (None for none), or what went wrong."""
         self._now_ms = now_ms
+        self._store.set_now(now_ms)
         address = self._invocations.pop(invocation_id)
         assert address.phase is Phase.IN_FLIGHT, (
             f"invocation {invocation_id} of an address in phase {address.phase}"
         )
         if error is None and effects is not None:
             try:
-                self._apply(address.function_type, address.id, effects)
+                self._check(address.id, effects[2])
             except UserCodeError as refused:
-                error = str(refused)
+                error = describe_error(refused)
+            else:
+                self._apply(address.function_type, address.id, effects)
         if error is None:
             self.counters.applied += self._addresses.succeeded(address)
         else:
@@ -707,11 +728,12 @@ class Worker:
             self._delta_rows, self._deltas = 0, 0
         self._publish(committed - 1, committed)
         waiting, self._reads = self._reads, []
-        for after, log_id, frame in waiting:
+        for after, log_id, answer in waiting:
             if after < committed:
-                self._effects.append(FeedFrame(log_id, frame))
+                answer = msgspec.structs.replace(answer, snapshot_id=committed)
+                self._effects.append(FeedFrame(log_id, frames.encode_frame(answer)))
             else:
-                self._reads.append((after, log_id, frame))
+                self._reads.append((after, log_id, answer))
 
     def _aborted(self, snapshot: OpenSnapshot) -> None:
         self._snapshot = None

@@ -191,12 +191,12 @@ def test_reply_snapshots_between_retained_ones_are_part_of_the_chain() -> None:
         (
             "applied",
             -2,
-            "2 messages lost: admitted 10 + emitted 7 + timers_fired 2 = 19, applied 13 + in_flight 4 = 17",
+            "2 messages lost: admitted 10 + emitted 7 + timers_fired 2 = 19, applied 13 + in_flight 4 + timers_replied 0 = 17",
         ),
         (
             "applied",
             +1,
-            "1 messages doubled: admitted 10 + emitted 7 + timers_fired 2 = 19, applied 16 + in_flight 4 = 20",
+            "1 messages doubled: admitted 10 + emitted 7 + timers_fired 2 = 19, applied 16 + in_flight 4 + timers_replied 0 = 20",
         ),
         (
             "timers_set",

@@ -6,7 +6,7 @@ Time is whatever a story says; nothing runs unless it is told to.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -93,12 +93,12 @@ class Script:
 
     def __init__(
         self,
-        plays: dict[str, Play] | None = None,
+        plays: Mapping[str, Play] | None = None,
         *,
         awaiting: Sequence[str] = (),
         states: dict[str, dict[str, StateSpec]] | None = None,
     ) -> None:
-        self.plays = {**(plays or {}), **dict.fromkeys(awaiting, _nothing)}
+        self.plays: dict[str, Play] = {**(plays or {}), **dict.fromkeys(awaiting, _nothing)}
         self._awaiting = awaiting
         declared = {name: StateSpec(type=TEXT) for name in ("state",)}
         self.functions = {name: FunctionSpec((states or {}).get(name, declared)) for name in self.plays}
