@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Final
 
 from statefun_ray.io.handshake import HandshakeRefused, Hello
-from statefun_ray.io.transport import BlockingConnection
+from statefun_ray.io.transport_blocking import BlockingConnection
 
 logger = logging.getLogger(__name__)
 

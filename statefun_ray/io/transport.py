@@ -17,7 +17,6 @@ import asyncio
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias, cast
 
@@ -41,7 +40,7 @@ plan carries a commit-log entry with up to 64 KB of inline parts per worker."""
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 """From TCP connect to welcome; a caller that is silent for longer is dropped."""
 
-_HEADER_BYTES: Final = 4
+HEADER_BYTES: Final = 4
 
 OnFrame: TypeAlias = "Callable[[FrameConnection, bytes], None]"
 OnClose: TypeAlias = "Callable[[FrameConnection, str], None]"
@@ -79,15 +78,15 @@ class FrameParser:
         rest = self._rest
         if rest:
             rest += data
-            if len(rest) < _HEADER_BYTES:
+            if len(rest) < HEADER_BYTES:
                 return
-            if len(rest) < _HEADER_BYTES + self._checked(int.from_bytes(rest[:_HEADER_BYTES], "big")):
+            if len(rest) < HEADER_BYTES + self._checked(int.from_bytes(rest[:HEADER_BYTES], "big")):
                 return  # still the same long frame: nothing is copied until it is complete
             data = bytes(rest)
             rest.clear()
         at, end = 0, len(data)
-        while end - at >= _HEADER_BYTES:
-            start = at + _HEADER_BYTES
+        while end - at >= HEADER_BYTES:
+            start = at + HEADER_BYTES
             stop = start + self._checked(int.from_bytes(data[at:start], "big"))
             if stop > end:
                 break
@@ -150,9 +149,9 @@ class FrameConnection(asyncio.Protocol):
             raise FrameTooLarge(size_bytes, self._frame_bytes_max)
         if not self.is_open:
             return
-        self._out.append(size_bytes.to_bytes(_HEADER_BYTES, "big"))
+        self._out.append(size_bytes.to_bytes(HEADER_BYTES, "big"))
         self._out.append(frame)
-        self._out_bytes += size_bytes + _HEADER_BYTES
+        self._out_bytes += size_bytes + HEADER_BYTES
 
     def send_framed(self, data: bytes) -> None:
         """As ``send``, for bytes that start with their length already."""
@@ -434,86 +433,3 @@ def _forgetting(connections: set[FrameConnection], on_close: OnClose) -> OnClose
         on_close(connection, reason)
 
     return forget
-
-
-class BlockingConnection:
-    """The same frames and handshake on a blocking socket: for a thread without an event loop."""
-
-    def __init__(self, tcp: socket.socket, peer: str) -> None:
-        self._tcp = tcp
-        self._parser = FrameParser()
-        self._frames: list[bytes] = []
-        self.peer = peer
-
-    @classmethod
-    def open(
-        cls,
-        host: str,
-        port: int,
-        hello: Hello,
-        *,
-        secret: bytes | None = None,
-        timeout_s: float = HANDSHAKE_TIMEOUT_S,
-    ) -> BlockingConnection:
-        """Return a welcomed connection.
-
-        Raises:
-            HandshakeRefused: the listener does not want us; its text says why.
-            OSError: nothing listens there, or it took longer than ``timeout_s`` (TimeoutError).
-        """
-        peer = f"{host}:{port}"
-        deadline = time.monotonic() + timeout_s
-        tcp = socket.create_connection((host, port), timeout=timeout_s)
-        try:
-            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = cls(tcp, peer)
-            handshake = CallerHandshake(hello, nonce=os.urandom(NONCE_BYTES), secret=secret, peer=peer)
-            connection.send(handshake.hello_frame)
-            while not handshake.is_done:
-                frame = connection.receive(max(0.001, deadline - time.monotonic()))
-                if frame is None:
-                    raise TimeoutError(f"no handshake with {peer} within {timeout_s:g} s")
-                answer = handshake.received(frame)
-                if answer is not None:
-                    connection.send(answer)
-        except BaseException:
-            tcp.close()
-            raise
-        return connection
-
-    def send(self, frame: bytes) -> None:
-        """Write one frame; blocks until the kernel has it, at most the timeout set by ``receive``.
-
-        Raises:
-            OSError: the connection is broken.
-        """
-        self._tcp.sendall(len(frame).to_bytes(_HEADER_BYTES, "big") + frame)
-
-    def receive(self, timeout_s: float) -> bytes | None:
-        """Return the next frame, or None when none came within ``timeout_s``.
-
-        Raises:
-            OSError: the connection is broken or closed by the peer.
-        """
-        deadline = time.monotonic() + timeout_s
-        while not self._frames:
-            remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0:
-                return None
-            self._tcp.settimeout(remaining_s)
-            try:
-                data = self._tcp.recv(65_536)
-            except TimeoutError:
-                return None
-            if not data:
-                raise ConnectionResetError(f"{self.peer} closed the connection")
-            self._frames.extend(self._parser.feed(data))
-        return self._frames.pop(0)
-
-    def close(self) -> None:
-        """Close; a thread blocked in ``receive`` wakes up with an error."""
-        try:
-            self._tcp.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the peer was faster
-        self._tcp.close()

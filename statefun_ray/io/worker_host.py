@@ -59,11 +59,12 @@ from statefun_ray.core.worker import Worker, WorkerConfig, describe_error
 from statefun_ray.io.clock import wall_ms
 from statefun_ray.io.egress import Publisher, Sinks
 from statefun_ray.io.feed_client import FeedClient
-from statefun_ray.io.handshake import Hello, refusal_of
+from statefun_ray.io.handshake import Hello
 from statefun_ray.io.heartbeat import HEARTBEAT_S, LEASE_S, HeartbeatThread, exit_process
 from statefun_ray.io.invoke_local import EmbeddedInvoker, FailureLog
+from statefun_ray.io.mesh import Mesh
 from statefun_ray.io.part_writer import PartWriter, warm_up
-from statefun_ray.io.transport import FrameConnection, FrameServer, OnClose, OnFrame, connect
+from statefun_ray.io.transport import FrameConnection, connect
 from statefun_sdk import StatefulFunctions
 
 logger = logging.getLogger(__name__)
@@ -87,9 +88,6 @@ IO_THREADS: Final = 4
 
 UNSENT_BYTES_PER_MESSAGE: Final = 100
 """What a small message takes in a channel frame: turns unsent bytes into messages that wait."""
-
-CHANNEL_GRACE_S: Final = 1.0
-"""Between the loss of a channel and the end of this worker."""
 
 PUBLISH_LAST_S: Final = 5.0
 """For publications after the final snapshot; the coordinator waits a little longer."""
@@ -153,7 +151,14 @@ class WorkerHost:
         self._store = store
         self._on_lease_lost = on_lease_lost
         self._executor = ThreadPoolExecutor(IO_THREADS, thread_name_prefix=f"worker-{config.worker}-io")
-        self._server = FrameServer(admit=self._admit, on_open=self._peer_opened, secret=config.secret)
+        self._mesh = Mesh(
+            app=config.app,
+            generation=config.generation,
+            worker=config.worker,
+            secret=config.secret,
+            on_frame=self._on_channel_frame,
+            on_broken=self._fail,
+        )
         self._control: FrameConnection | None = None
         self._heartbeat: HeartbeatThread | None = None
         self._core: Worker | None = None
@@ -162,13 +167,9 @@ class WorkerHost:
         self._is_performing = False
         self._deferred: list[Callable[[Worker], None]] = []
         """Calls of the core that came up while its effects were being performed."""
-        self._unflushed: set[FrameConnection] = set()
         self._unsent_messages = 0
         self._parts: PartWriter | None = None
         self._publisher: Publisher | None = None
-        self._out: dict[int, FrameConnection] = {}
-        self._in: dict[int, FrameConnection] = {}
-        self._in_changed = asyncio.Event()
         self._feeds: dict[str, FeedClient] = {}
         self._logs: dict[str, tuple[str, int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -178,10 +179,8 @@ class WorkerHost:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._ticked_at = time.monotonic()
         self._ended: asyncio.Future[WorkerFailure | None] | None = None
-        self._grace_handles: list[asyncio.TimerHandle] = []
         self._is_running = False
         self._is_started = False
-        self._is_leaving = False
 
     # --- life -----------------------------------------------------------------------------
 
@@ -211,10 +210,10 @@ class WorkerHost:
         """End as a crash would: connections are cut, nothing more is written or said."""
         self._is_running = False
         self._cancel()
-        self._server.abort()
-        for connection in [*self._out.values(), *self._in.values(), *filter(None, [self._control])]:
-            connection.abort()
-        self._control = None
+        self._mesh.abort()
+        if self._control is not None:
+            self._control.abort()
+            self._control = None
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(WorkerFailure("killed"))
 
@@ -227,13 +226,13 @@ class WorkerHost:
             and self._is_running
             and core.backlog == 0
             and self._turn_handle is None
-            and not any(connection.unsent_bytes for connection in self._out.values())
+            and not self._mesh.unsent_bytes
             and (self._publisher is None or self._publisher.backlog == 0)
         )
 
     async def _begin(self) -> None:
         config = self.config
-        host, port = await self._server.listen(config.bind_host)
+        host, port = await self._mesh.listen(config.bind_host)
         self._control = await connect(
             *config.coordinator,
             self._hello("control", target=-1),
@@ -300,7 +299,7 @@ class WorkerHost:
         )
         warming = asyncio.get_running_loop().run_in_executor(self._executor, warm_up)
         keys = await self._load(core, plan, key_groups)
-        await self._connect_mesh(plan)
+        await self._mesh.connect(plan.peers, config.connect_timeout_s)
         await warming
         self._core = core
         self._logs = dict(plan.logs)
@@ -333,30 +332,9 @@ class WorkerHost:
         )
         return keys
 
-    async def _connect_mesh(self, plan: Plan) -> None:
-        others = [peer for peer in range(plan.worker_count) if peer != self.config.worker]
-        async with asyncio.timeout(self.config.connect_timeout_s):
-            await asyncio.gather(*(self._connect_peer(peer, plan.peers[peer]) for peer in others))
-            while not all(peer in self._in for peer in others):
-                self._in_changed.clear()
-                await self._in_changed.wait()
-
-    async def _connect_peer(self, peer: int, address: tuple[str, int]) -> None:
-        self._out[peer] = await connect(
-            *address,
-            self._hello("channel", target=peer),
-            on_frame=lambda _connection, _frame: self._fail(f"worker {peer} sent data against the direction"),
-            on_close=lambda _connection, reason: self._channel_broke(
-                f"the channel to worker {peer} broke: {reason}"
-            ),
-            secret=self.config.secret,
-        )
-
     async def _close(self) -> None:
         self._cancel()
-        for connection in [*self._out.values(), *self._in.values()]:
-            connection.close()
-        self._server.close()
+        self._mesh.close()
         if self._control is not None:
             self._control.close()
             await asyncio.sleep(0 if self._control.unsent_bytes == 0 else FAREWELL_S)
@@ -365,7 +343,7 @@ class WorkerHost:
     def _cancel(self) -> None:
         if self._heartbeat is not None:
             self._heartbeat.stop()
-        for handle in (self._turn_handle, self._due_handle, self._tick_handle, *self._grace_handles):
+        for handle in (self._turn_handle, self._due_handle, self._tick_handle):
             if handle is not None:
                 handle.cancel()
         for feed in self._feeds.values():
@@ -412,42 +390,10 @@ class WorkerHost:
     def _hello(self, role: str, *, target: int) -> Hello:
         return Hello(self.config.app, self.config.generation, role, self.config.worker, target)
 
-    def _admit(self, hello: Hello) -> str:
-        refusal = refusal_of(
-            hello,
-            app=self.config.app,
-            generation=self.config.generation,
-            roles=("channel",),
-            target=self.config.worker,
-        )
-        if not refusal and hello.source in self._in:
-            return f"worker {hello.source} is connected already"
-        return refusal
-
-    def _peer_opened(self, connection: FrameConnection) -> tuple[OnFrame, OnClose]:
-        assert connection.hello is not None
-        peer = connection.hello.source
-        self._in[peer] = connection
-        self._in_changed.set()
-
-        def on_frame(_connection: FrameConnection, frame: bytes) -> None:
-            if self._core is None:
-                self._fail(f"worker {peer} sent data before the start")
-            self._guarded(lambda core: core.channel_frame(peer, frame))
-
-        def on_close(_connection: FrameConnection, reason: str) -> None:
-            self._channel_broke(f"the channel from worker {peer} broke: {reason}")
-
-        return on_frame, on_close
-
-    def _channel_broke(self, reason: str) -> None:
-        # In an orderly stop a peer may leave before we are told to. Waiting costs nothing: the
-        # coordinator sees a dead peer by itself, and without this channel no snapshot completes.
-        logger.info("worker %d: %s", self.config.worker, reason)
-        if self._is_running and not self._is_leaving:
-            self._grace_handles.append(
-                asyncio.get_running_loop().call_later(CHANNEL_GRACE_S, self._fail, reason)
-            )
+    def _on_channel_frame(self, peer: int, frame: bytes) -> None:
+        if self._core is None:
+            self._fail(f"worker {peer} sent data before the start")
+        self._guarded(lambda core: core.channel_frame(peer, frame))
 
     def _tell(self, message: ToCoordinator) -> None:
         if self._control is not None:
@@ -479,9 +425,7 @@ class WorkerHost:
                     self._guarded(lambda core: core.control(message, wall_ms()))
 
     async def _shut_down(self) -> None:
-        self._is_leaving = True
-        for handle in self._grace_handles:
-            handle.cancel()
+        self._mesh.expect_leaving()
         # Replies have been handed to the feeds; rows may still be on their way to their sinks. Those
         # that do not make it stand in the final snapshot and are published after the next start.
         deadline = asyncio.get_running_loop().time() + PUBLISH_LAST_S
@@ -585,9 +529,7 @@ class WorkerHost:
             while True:
                 for effect in core.take_effects():
                     self._perform_one(effect)
-                for connection in self._unflushed:
-                    connection.flush()
-                self._unflushed.clear()
+                self._mesh.flush()
                 if not self._deferred:
                     return
                 deferred, self._deferred = self._deferred, []
@@ -599,9 +541,7 @@ class WorkerHost:
     def _perform_one(self, effect: WorkerEffect) -> None:
         match effect:
             case SendFrame():
-                connection = self._out[effect.peer]
-                connection.enqueue(effect.frame)
-                self._unflushed.add(connection)
+                self._mesh.send(effect.peer, effect.frame)
             case FeedFrame():
                 feed = self._feeds.get(effect.log_id)
                 if feed is not None:
@@ -647,8 +587,7 @@ class WorkerHost:
     def _tick(self) -> None:
         self._ticked_at = time.monotonic()
         # A peer that does not keep up holds back the sources like a full mailbox of our own.
-        unsent_bytes = sum(connection.unsent_bytes for connection in self._out.values())
-        self._unsent_messages = unsent_bytes // UNSENT_BYTES_PER_MESSAGE
+        self._unsent_messages = self._mesh.unsent_bytes // UNSENT_BYTES_PER_MESSAGE
         self._tick_handle = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -2,18 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statefun_ray.io.handshake import HandshakeRefused, Hello, refusal_of
+from statefun_ray.io.handshake import HandshakeRefused, Hello
 from statefun_ray.io.transport import (
-    BlockingConnection,
     FrameConnection,
     FrameParser,
     FrameServer,
@@ -23,8 +19,7 @@ from statefun_ray.io.transport import (
     connect,
     connect_plain,
 )
-
-HELLO = Hello(app="shop", generation=7, role="channel", source=0, target=1)
+from tests.unit.statefun_ray.io.listening import HELLO, Inbox, listening
 
 
 def stream_of(frames: list[bytes]) -> bytes:
@@ -88,67 +83,6 @@ def test_frame_too_large_survives_pickling() -> None:
 
 
 # --- connections --------------------------------------------------------------------------------
-
-
-@dataclass
-class Inbox:
-    """What arrived at one end, with a way to wait for it."""
-
-    frames: list[bytes] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def on_frame(self, connection: FrameConnection, frame: bytes) -> None:
-        self.frames.append(frame)
-        self.changed.set()
-
-    def on_close(self, connection: FrameConnection, reason: str) -> None:
-        self.reasons.append(reason)
-        self.changed.set()
-
-    async def wait(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
-            while not condition():
-                self.changed.clear()
-                await self.changed.wait()
-
-
-@dataclass
-class Listener:
-    server: FrameServer
-    inbox: Inbox
-    accepted: list[FrameConnection]
-    opened: asyncio.Event
-
-    async def connection(self) -> FrameConnection:
-        async with asyncio.timeout(5):
-            await self.opened.wait()
-        return self.accepted[0]
-
-
-@asynccontextmanager
-async def listening(
-    *, secret: bytes | None = None, handshake_timeout_s: float = 5.0
-) -> AsyncIterator[Listener]:
-    inbox, accepted, opened = Inbox(), list[FrameConnection](), asyncio.Event()
-
-    def on_open(connection: FrameConnection) -> tuple[OnFrame, OnClose]:
-        accepted.append(connection)
-        opened.set()
-        return inbox.on_frame, inbox.on_close
-
-    server = FrameServer(
-        admit=lambda hello: refusal_of(hello, app="shop", generation=7, roles=("channel",), target=1),
-        on_open=on_open,
-        secret=secret,
-        handshake_timeout_s=handshake_timeout_s,
-    )
-    await server.listen()
-    try:
-        yield Listener(server, inbox, accepted, opened)
-    finally:
-        server.close()
-        await asyncio.sleep(0)
 
 
 async def test_frames_arrive_whole_and_in_order_in_both_directions() -> None:
@@ -363,46 +297,4 @@ async def test_a_frame_beyond_the_limit_is_refused_where_it_is_sent() -> None:
 
         with pytest.raises(FrameTooLarge):
             connection.send(b"x" * 5001)
-        connection.close()
-
-
-async def in_thread(work: Callable[[], object]) -> object:
-    async with asyncio.timeout(5):
-        waiting: Awaitable[object] = asyncio.to_thread(work)
-        return await waiting
-
-
-async def test_a_blocking_connection_speaks_the_same_protocol() -> None:
-    async with listening(secret=b"s") as listener:
-
-        def talk() -> bytes | None:
-            connection = BlockingConnection.open(*listener.server.address, HELLO, secret=b"s", timeout_s=5)
-            connection.send(b"from a thread")
-            nothing = connection.receive(0.01)
-            assert nothing is None
-            connection.send(b"now")
-            answer = connection.receive(5)
-            connection.close()
-            return answer
-
-        async def answer_when_asked() -> None:
-            await listener.inbox.wait(lambda: listener.inbox.frames == [b"from a thread", b"now"])
-            (await listener.connection()).send(b"answer")
-
-        answered, _ = await asyncio.gather(in_thread(talk), answer_when_asked())
-
-        assert answered == b"answer"
-
-
-async def test_a_blocking_connection_reports_refusal_and_loss() -> None:
-    async with listening() as listener:
-        address = listener.server.address
-        stale = Hello(app="shop", generation=8, role="channel", source=0, target=1)
-        with pytest.raises(HandshakeRefused, match="generation 7"):
-            await in_thread(lambda: BlockingConnection.open(*address, stale, timeout_s=5))
-
-        connection = await asyncio.to_thread(lambda: BlockingConnection.open(*address, HELLO, timeout_s=5))
-        (await listener.connection()).abort()
-        with pytest.raises(ConnectionResetError):
-            await in_thread(lambda: connection.receive(5))
         connection.close()
