@@ -1,0 +1,288 @@
+"""Layers of the keyed store: what a cut writes, whatever became of the cuts before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from statefun_checkpoints.model import FunctionSpec, Rows, StateSpec
+from statefun_ray.core.state import REFRESH_FRACTION, SLICE_ROWS, KeyedStore, Table, tables_of
+
+GROUPS = 16
+
+
+def store_with(expire_ms: int = 0, *, on_call: bool = False, now_ms: int = 0) -> tuple[KeyedStore, Table]:
+    store = KeyedStore(GROUPS)
+    table = store.add(Table("a/b.state", "t", expire_ms=expire_ms, on_call=on_call))
+    store.set_now(now_ms)
+    return store, table
+
+
+def joined(slices: Iterable[Rows]) -> Rows:
+    rows = Rows()
+    for portion in slices:
+        rows.extend(portion)
+    return rows
+
+
+def delta(store: KeyedStore, *, periodic: bool = True) -> dict[str, bytes | None]:
+    rows = joined(store.delta_slices(periodic=periodic))
+    assert len(set(rows.id)) == len(rows), "a key stands once in a part"
+    return dict(zip(rows.id, rows.value, strict=True))
+
+
+def cut(store: KeyedStore, *, periodic: bool = True) -> dict[str, bytes | None]:
+    store.freeze()
+    return delta(store, periodic=periodic)
+
+
+# --- deltas --------------------------------------------------------------------------------------
+
+
+def test_a_cut_writes_what_changed_since_the_last_one() -> None:
+    store, table = store_with()
+    table.put("1", b"a")
+    table.put("2", b"a")
+    assert cut(store) == {"1": b"a", "2": b"a"}
+    store.committed(periodic=True)
+    table.put("1", b"b")
+    table.delete("2")
+
+    assert cut(store) == {"1": b"b", "2": None}
+
+
+def test_deleting_what_is_not_there_writes_nothing() -> None:
+    store, table = store_with()
+    table.delete("1")
+
+    assert cut(store) == {}
+    assert store.dirty_rows(periodic=True) == 0
+
+
+def test_what_an_aborted_cut_would_have_written_is_in_the_next() -> None:
+    store, table = store_with()
+    table.put("1", b"a")
+    table.put("2", b"a")
+    cut(store)  # aborted: nobody says committed
+    table.put("2", b"b")
+
+    assert cut(store) == {"1": b"a", "2": b"b"}
+
+
+def test_a_periodic_cut_holds_the_small_ones_since_the_last_periodic() -> None:
+    store, table = store_with()
+    for text in (b"a", b"b", b"c"):
+        table.put(text.decode(), text)
+        assert cut(store, periodic=False) == {text.decode(): text}
+        store.committed(periodic=False)
+    table.put("d", b"d")
+
+    assert cut(store, periodic=True) == {"a": b"a", "b": b"b", "c": b"c", "d": b"d"}
+    store.committed(periodic=True)
+    table.put("e", b"e")
+    assert cut(store, periodic=True) == {"e": b"e"}
+
+
+def test_writing_goes_on_while_a_cut_is_written() -> None:
+    store, table = store_with()
+    for number in range(SLICE_ROWS + 1):
+        table.put(str(number), b"a")
+    store.freeze()
+    slices = store.delta_slices(periodic=True)
+    first = next(slices)
+    for number in range(SLICE_ROWS + 1):
+        table.put(str(number), b"b")
+    store.freeze()
+
+    rest = joined(slices)
+    assert (len(first), len(rest)) == (SLICE_ROWS, 1)
+    assert set(first.value + rest.value) == {b"a"}
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.integers(0, 5), st.none() | st.binary(max_size=2)), max_size=6),
+        st.booleans(),
+        st.booleans(),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=200)
+@given(STEPS)
+def test_committed_deltas_always_add_up_to_the_live_state(
+    steps: list[tuple[list[tuple[int, bytes | None]], bool, bool]],
+) -> None:
+    """I11, with periodic deltas that replace the small ones before them."""
+    store, table = store_with()
+    periodic_parts: list[dict[str, bytes | None]] = []
+    small_parts: list[dict[str, bytes | None]] = []
+    for changes, periodic, is_committed in steps:
+        for key, value in changes:
+            table.delete(str(key)) if value is None else table.put(str(key), value)
+        part = cut(store, periodic=periodic)
+        if not is_committed:
+            continue
+        store.committed(periodic=periodic)
+        if periodic:
+            periodic_parts.append(part)
+            small_parts = []
+        else:
+            small_parts.append(part)
+        merged: dict[str, bytes | None] = {}
+        for layer in periodic_parts + small_parts:
+            merged.update(layer)
+        assert {key: value for key, value in merged.items() if value is not None} == table.live
+
+
+# --- bases ---------------------------------------------------------------------------------------
+
+
+def test_a_base_holds_all_keys_of_all_tables_in_slices() -> None:
+    store, table = store_with()
+    for number in range(SLICE_ROWS + 1):
+        table.put(str(number), b"a")
+    store.queue.put(("1", "00"), b"m")
+
+    slices = list(store.base_slices())
+
+    assert max(len(rows) for rows in slices) == SLICE_ROWS
+    rows = joined(slices)
+    assert len(rows) == store.key_count() == SLICE_ROWS + 2
+    assert [row[1:4] for row in rows if row[1] == "~queue"] == [("~queue", "1", "00")]
+
+
+def test_a_base_may_be_newer_than_its_label_but_skips_what_is_gone() -> None:
+    store, table = store_with()
+    for number in range(SLICE_ROWS + 2):
+        table.put(str(number), b"a")
+    slices = store.base_slices()
+    next(rows for rows in slices if len(rows))
+    table.delete(str(SLICE_ROWS))
+    table.put(str(SLICE_ROWS + 1), b"b")
+
+    rows = joined(slices)
+
+    assert list(zip(rows.id, rows.value, strict=True)) == [(str(SLICE_ROWS + 1), b"b")]
+
+
+def test_a_base_scan_removes_what_has_expired() -> None:
+    store, table = store_with(100)
+    table.put("old", b"a")
+    store.set_now(60)
+    table.put("young", b"a")
+    cut(store)
+    store.committed(periodic=True)
+    store.set_now(100)
+
+    assert joined(store.base_slices()).id == ["young"]
+    assert cut(store) == {"old": None}, "and no older delta brings it back"
+
+
+# --- expiry --------------------------------------------------------------------------------------
+
+
+def test_a_value_lives_for_its_time_from_the_write() -> None:
+    store, table = store_with(100)
+    table.put("1", b"a")
+    store.set_now(99)
+    assert table.get("1") == b"a"
+    store.set_now(100)
+    assert table.get("1") is None
+    table.delete("1")
+    assert cut(store) == {"1": None}
+
+
+def test_reads_refresh_from_a_sixteenth_on_and_never_what_has_expired() -> None:
+    store, table = store_with(1_600, on_call=True)
+    table.put("1", b"a")
+    cut(store)
+    store.committed(periodic=True)
+
+    store.set_now(1_600 // REFRESH_FRACTION - 1)
+    table.refresh("1")
+    table.refresh("absent")
+    assert cut(store) == {}, "or every read would be a write"
+
+    store.set_now(1_600 // REFRESH_FRACTION)
+    table.refresh("1")
+    assert cut(store) == {"1": b"a"}
+    store.set_now(1_600 + 99)
+    assert table.get("1") == b"a"
+    store.set_now(1_600 + 100)
+    table.refresh("1")
+    assert table.get("1") is None
+
+
+def test_expiry_is_a_column_of_its_own_in_a_part() -> None:
+    store, table = store_with(100, now_ms=7)
+    table.put("1", b"a")
+    table.put("2", b"b")
+    table.delete("2")
+    store.freeze()
+
+    rows = joined(store.delta_slices(periodic=True))
+
+    assert list(zip(rows.id, rows.value, rows.expires_at_ms, strict=True)) == [
+        ("1", b"a", 107),
+        ("2", None, None),
+    ]
+    restored, found = store_with(100)
+    restored.load(rows.slice(0, 1), 106)
+    assert found.get("1") == b"a"
+    restored.set_now(107)
+    assert found.get("1") is None
+
+
+@pytest.mark.parametrize(
+    ("expire_ms", "stored_expiry", "at_load", "found_until"),
+    [
+        (50, None, 1_000, 1_050),  # gained: begins to age at the load
+        (50, 1_500, 1_000, 1_500),  # shortened: keeps what it was written with
+        (0, 1_500, 1_000, None),  # lost, not expired: stays
+        (0, 1_000, 1_000, 0),  # lost, but expired: does not come back
+    ],
+)
+def test_a_changed_expiration(
+    expire_ms: int, stored_expiry: int | None, at_load: int, found_until: int | None
+) -> None:
+    store, table = store_with(expire_ms)
+    store.load(Rows.of([(0, "a/b.state", "1", "", "t", b"a", stored_expiry)]), at_load)
+
+    if found_until != 0:
+        store.set_now(10**12 if found_until is None else found_until - 1)
+        assert table.get("1") == b"a"
+    if found_until is not None:
+        store.set_now(found_until or at_load)
+        assert table.get("1") is None
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def test_rows_nobody_declares_any_more_are_kept_and_written_again() -> None:
+    store, _ = store_with()
+    store.load(Rows.of([(0, "a/gone.state", "1", "", "t", b"a", None)]), 0)
+
+    assert [row[1:] for row in joined(store.base_slices())] == [("a/gone.state", "1", "", "t", b"a", None)]
+    assert cut(store) == {}, "what was loaded is clean"
+
+
+def test_tables_follow_the_declaration() -> None:
+    spec = FunctionSpec(
+        {
+            "plain": StateSpec(type="t"),
+            "written": StateSpec(type="t", expire="after_write", expire_ms=5),
+            "called": StateSpec(type="t", expire="after_call", expire_ms=6),
+        }
+    )
+
+    assert [(table.name, table.expire_ms, table.on_call) for table in tables_of("a/b", spec)] == [
+        ("a/b.plain", 0, False),
+        ("a/b.written", 5, False),
+        ("a/b.called", 6, True),
+    ]
