@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -82,6 +83,7 @@ class HotRoutes:
         self._content_types: dict[bytes, tuple[str, str]] = {}
         self._log_id = host.core.log.log_id.encode()
         self._bulk_unread_bytes = 0
+        self._body_bytes_max = host.config.body_bytes_max
 
     @staticmethod
     def matches(path: str) -> bool:
@@ -117,7 +119,7 @@ class HotRoutes:
         self, scope: Scope, headers: dict[bytes, bytes], body: _Body
     ) -> tuple[int, Headers, bytes]:
         host = self._host
-        data = await body.read(headers.get(b"content-length"), host.config.body_bytes_max)
+        data = await body.read(headers.get(b"content-length"), self._body_bytes_max)
         host.admit()
         target, id = self._address(scope["raw_path"])
         value_type, value = self._value(target, headers.get(b"content-type"), data)
@@ -139,14 +141,9 @@ class HotRoutes:
     ) -> Answer:
         """Append, and wait until the record is durable."""
         future: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
-
-        def settle(answer: Answer | None) -> None:
-            if not future.done():
-                future.set_result(answer)
-
         answer = self._core.accept(
             parts,
-            settle,
+            partial(_settle, future),
             received_at_ms=self._host.wall_ms(),
             producer_id=producer_id,
             producer_sequence=sequence,
@@ -177,11 +174,7 @@ class HotRoutes:
     ) -> tuple[int, Headers, bytes]:
         """Append an event with a reply address, and wait for the committed reply."""
         future: asyncio.Future[ReplyValue | None] = asyncio.get_running_loop().create_future()
-
-        def settle(reply: ReplyValue | None) -> None:
-            if not future.done():
-                future.set_result(reply)
-
+        settle = partial(_settle, future)
         pending = self._core.pending
         deadline_ms = self._host.now_ms() + int(wait_s * 1000)
         request_id = pending.open(settle, deadline_ms)
@@ -301,6 +294,11 @@ class HotRoutes:
         return 202, [_JSON_TYPE], self._accepted(answer)
 
 
+def _settle(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():  # the request may have been cancelled meanwhile
+        future.set_result(result)
+
+
 class _Disconnected(Exception):
     """The client went away before its request was complete."""
 
@@ -326,10 +324,16 @@ class _Body:
 
     async def read(self, length: bytes | None, bytes_max: int) -> bytes:
         """Return the whole body, or refuse it (413) as soon as it is known to be too long."""
-        self.check_length(length, bytes_max)
-        data = await self.next()
-        if self.is_complete and len(data) <= bytes_max:
-            return data
+        if length is not None:
+            self.check_length(length, bytes_max)
+        message = await self._receive()  # as `next`, without its cost: mostly this is all
+        if message["type"] != "http.request":
+            raise _Disconnected
+        data: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            self.is_complete = True
+            if len(data) <= bytes_max:
+                return data
         return b"".join([data, *[chunk async for chunk in self.chunks(bytes_max, len(data))]])
 
     async def chunks(self, bytes_max: int, size: int = 0) -> Any:
