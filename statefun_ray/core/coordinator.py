@@ -240,6 +240,7 @@ class Coordinator:
         self._snapshots = self._new_snapshots()
         self._retained.clear()
         self._committing = False
+        self._snapshot_failures = 0
         self._wanted_after = -1
         restored = f"snapshot {self._restored.snapshot_id}" if self._restored is not None else "no snapshot"
         self._report("info", f"generation {self.generation} begins from {restored}")
