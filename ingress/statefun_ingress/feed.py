@@ -334,6 +334,8 @@ class Feeds:
             scanned += feed.scan_seq - before
             # The share of the chunk that was taken, as good as the frame's bound needs it.
             frame_bytes += chunk.size_bytes * (len(seqs) - taken) // len(chunk.events.ids)
+            if feed._reader is not None:
+                break  # reading back costs more than the tail: one slice a turn
         if seqs:
             feed.sent_events += len(seqs)
             self._send_events(feed, seqs, events)

@@ -258,6 +258,21 @@ def decode_chunk(data: bytes) -> Events:
     return Events(*[column if type(column) is list else [column] * count for column in columns[1:]])
 
 
+def decode_chunk_into(data: bytes, chunk: Chunk) -> bool:
+    """Add the events of an encoded chunk to ``chunk``; False, and nothing added, if it is full."""
+    columns: list[Any] = _decode_chunk(data)
+    count = columns[0]
+    if not chunk.can_take(count, len(data)):
+        return False
+    if count == 1:
+        chunk.events.append(*columns[1:])
+        chunk.size_bytes += len(data)
+    else:
+        events = Events(*[column if type(column) is list else [column] * count for column in columns[1:]])
+        chunk.add(events, len(data))
+    return True
+
+
 def encode_record(
     first_seq: int,
     synced_seq: int,
@@ -293,6 +308,11 @@ def check_record(buffer: bytes, offset: int) -> RecordHeader:
         TornRecord: ``buffer`` ends before the record does.
         BadRecord: what is there is not an intact record.
     """
+    first_seq, synced_seq, count, end = _check(buffer, offset)
+    return RecordHeader(first_seq, synced_seq, count, offset + HEADER_BYTES, end)
+
+
+def _check(buffer: bytes, offset: int) -> tuple[int, int, int, int]:
     if len(buffer) - offset < HEADER_BYTES:
         raise TornRecord(HEADER_BYTES)
     magic, length, checksum, first_seq, synced_seq, count = HEADER.unpack_from(buffer, offset)
@@ -306,7 +326,7 @@ def check_record(buffer: bytes, offset: int) -> RecordHeader:
     found = xxhash.xxh32_intdigest(memoryview(buffer)[offset + _CHECKED_FROM : end], seed=length)
     if found != checksum:
         raise BadRecord(f"its checksum is {found:08x}, the record says {checksum:08x}")
-    return RecordHeader(first_seq, synced_seq, count, offset + HEADER_BYTES, end)
+    return first_seq, synced_seq, count, end
 
 
 def read_record(buffer: bytes, offset: int) -> tuple[Record, int]:
@@ -315,23 +335,22 @@ def read_record(buffer: bytes, offset: int) -> tuple[Record, int]:
     Raises:
         TornRecord, BadRecord: as ``check_record``.
     """
-    header = check_record(buffer, offset)
+    first_seq, synced_seq, count, end = _check(buffer, offset)
     try:
-        body = _decode_body(memoryview(buffer)[header.body_offset : header.end_offset])
+        received_at_ms, producer_id, producer_sequence, chunks = _decode_body(
+            memoryview(buffer)[offset + HEADER_BYTES : end]
+        )
     except msgspec.DecodeError as error:
         # The checksum matches, so this was written so: another version, or a bug of ours.
         raise BadRecord(f"its checksum is right but its body does not decode ({error})") from error
-    received_at_ms, producer_id, producer_sequence, chunks = body
-    record = Record(
-        header.first_seq,
-        header.synced_seq,
-        header.event_count,
-        received_at_ms,
-        producer_id,
-        producer_sequence,
-        chunks,
-    )
-    return record, header.end_offset
+    record = Record(first_seq, synced_seq, count, received_at_ms, producer_id, producer_sequence, chunks)
+    return record, end
+
+
+def read_producer(buffer: bytes, header: RecordHeader) -> tuple[str, int]:
+    """Return producer and sequence of a record that was checked."""
+    _, producer_id, sequence, _ = _decode_body(memoryview(buffer)[header.body_offset : header.end_offset])
+    return producer_id, sequence
 
 
 def find_record_after(buffer: bytes, offset: int) -> RecordHeader | None:
