@@ -413,4 +413,6 @@ def test_racing_claims_get_different_generations(store: ObjectStore) -> None:
         return owner(store, f"n{number}").generation
 
     with ThreadPoolExecutor(4) as pool:
-        assert sorted(pool.map(claim, range(4))) == [1, 2, 3, 4]
+        generations = list(pool.map(claim, range(4)))
+    # One that finds itself overtaken right after its claim claims again, so numbers may be left out.
+    assert len(set(generations)) == 4
