@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statefun_checkpoints.participant import ProtocolViolation
@@ -21,6 +21,7 @@ STEPS = st.lists(
 )
 
 
+@settings(max_examples=50)
 @given(STEPS)
 def test_what_goes_in_comes_out_in_order(steps: list[list[Message] | Marker]) -> None:
     out, into = OutChannel(), InChannel(1)

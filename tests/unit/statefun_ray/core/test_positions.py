@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statefun_ray.core.key_groups import key_group_of
@@ -39,6 +39,7 @@ def cuts(draw: st.DrawFn) -> list[tuple[int, int]]:
     return list(zip([0, *inner], [*inner, GROUPS], strict=True))
 
 
+@settings(max_examples=60)
 @given(st.lists(st.tuples(cuts(), st.data()), min_size=1, max_size=4), st.integers(1, 20))
 def test_every_event_is_taken_once_over_any_series_of_rescales(
     generations: list[tuple[list[tuple[int, int]], st.DataObject]], step: int

@@ -112,7 +112,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(STEPS)
 def test_committed_deltas_always_add_up_to_the_live_state(
     steps: list[tuple[list[tuple[int, bytes | None]], bool, bool]],
