@@ -132,6 +132,9 @@ _worker_decoder: msgspec.msgpack.Decoder[WorkerFrame] = msgspec.msgpack.Decoder(
 _ingress_decoder: msgspec.msgpack.Decoder[IngressFrame] = msgspec.msgpack.Decoder(IngressFrame)
 
 
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
 def encode_frame(frame: WorkerFrame | IngressFrame) -> bytes:
     """Return a frame as it goes on the wire, length included."""
     body = _encode(frame)
@@ -146,7 +149,7 @@ def decode_worker_frame(body: bytes) -> WorkerFrame:
     """
     try:
         return _worker_decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except _UNDECODABLE as error:
         raise FrameError(f"from a worker: {error}") from error
 
 
@@ -158,7 +161,7 @@ def decode_ingress_frame(body: bytes) -> IngressFrame:
     """
     try:
         return _ingress_decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except _UNDECODABLE as error:
         raise FrameError(f"from an ingress: {error}") from error
 
 

@@ -21,10 +21,13 @@ async def exchange(ingress: Ingress, data: bytes, *, more: bytes = b"", every_s:
             writer.write(more)
 
     dripping = asyncio.create_task(drip())
+    received = b""
     try:
-        received = await asyncio.wait_for(reader.read(), 10)
+        async with asyncio.timeout(10):
+            while data := await reader.read(65536):
+                received += data
     except ConnectionError:
-        received = b""
+        pass  # the server closed while we were still sending; what it said before counts
     finally:
         dripping.cancel()
         writer.close()
