@@ -25,6 +25,9 @@ Delayed = tuple[str, int, str, str, str, str, bytes | None] | tuple[str, str]
 # (egress typename, value typename, value)
 Egress = tuple[str, str, bytes | None]
 
+MESSAGE_BYTES_MAX = 16 << 20
+"""Of one message's value: it travels in one frame and stands whole in memory at both ends."""
+
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -89,7 +92,7 @@ class Context:
 
         Raises:
             UserTypeError: it is not a ``Message``.
-            UserValueError: its target typename has no slash.
+            UserValueError: its target typename has no slash, or its value is too large.
         """
         if type(message) is not Message:
             _check_is_message(message)
@@ -109,7 +112,8 @@ class Context:
 
         Raises:
             UserTypeError: an argument is of the wrong Python type.
-            UserValueError: the duration is negative, or the target typename has no slash.
+            UserValueError: the duration is negative, the target typename has no slash, or the
+                value is too large.
         """
         if type(message) is not Message:
             _check_is_message(message)
@@ -169,6 +173,13 @@ class Context:
         if self._egress:
             self._egress = []
         self.storage._discard()
+
+
+def _refuse_size(target_typename: str, size_bytes: int) -> None:
+    raise UserValueError(
+        f"the value of a message to {target_typename!r} has {size_bytes:,} bytes, at most {MESSAGE_BYTES_MAX:,} are "
+        "taken; keep large data in an object store and send its name"
+    )
 
 
 def _check_is_message(message: object) -> None:

@@ -20,6 +20,7 @@ from statefun_sdk import (
     message_builder,
 )
 from statefun_sdk.codecs import INT, encode_int
+from statefun_sdk.context import MESSAGE_BYTES_MAX
 from statefun_sdk.storage import storage_class_for
 
 
@@ -177,3 +178,16 @@ def test_only_the_states_can_be_set() -> None:
         context.address = None
     with pytest.raises(AttributeError):
         context.anything = 1
+
+
+def test_a_value_too_large_for_one_frame_is_refused() -> None:
+    context = context_of()
+    large = Message("t/g", "y", TypedValue("t/blob", True, bytes(MESSAGE_BYTES_MAX + 1)))
+
+    with pytest.raises(UserValueError, match=r"16,777,217 bytes, at most 16,777,216"):
+        context.send(large)
+    with pytest.raises(UserValueError, match="keep large data in an object store"):
+        context.send_after(timedelta(seconds=1), large)
+
+    assert not context._sends
+    assert not context._delayed
