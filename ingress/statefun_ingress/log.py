@@ -38,7 +38,7 @@ from statefun_ingress.record import (
     encode_chunk,
     encode_record,
     find_record_after,
-    read_producer,
+    read_record,
 )
 from statefun_ingress.segment import (
     FORMAT,
@@ -242,12 +242,12 @@ class IngressLog:
                 found = check_record(data, offset)
                 if found.first_seq != end_seq:
                     raise BadRecord(f"it holds sequence {found.first_seq}, expected {end_seq}")
+                if is_last:
+                    self._restore_producer(data, offset)
             except (TornRecord, BadRecord) as error:
                 self._refuse_unless_torn(name, data, offset, end_seq, str(error), is_last=is_last)
                 self.files.truncate(name, offset)
                 break
-            if is_last:
-                self._restore_producer(data, found)
             if not index or offset - index[-1][1] >= INDEX_BYTES:
                 index.append((end_seq, offset))
             if offsets and found.synced_seq > offsets[0][0]:
@@ -265,10 +265,11 @@ class IngressLog:
             self.files.sync_directory()
         self._segments.append(Segment(name, first_seq, end_seq, offset, index))
 
-    def _restore_producer(self, data: bytes, found: RecordHeader) -> None:
-        producer_id, sequence = read_producer(data, found)
-        if sequence != NO_PRODUCER:
-            self.producers.restore(producer_id, sequence, Answer(found.first_seq, found.event_count))
+    def _restore_producer(self, data: bytes, offset: int) -> None:
+        record, _ = read_record(data, offset)
+        if record.producer_sequence != NO_PRODUCER:
+            answer = Answer(record.first_seq, record.event_count)
+            self.producers.restore(record.producer_id, record.producer_sequence, answer)
 
     def _check_segment_header(
         self, name: str, header: dict[str, Any], first_seq: int, previous: Segment | None

@@ -347,12 +347,6 @@ def read_record(buffer: bytes, offset: int) -> tuple[Record, int]:
     return record, end
 
 
-def read_producer(buffer: bytes, header: RecordHeader) -> tuple[str, int]:
-    """Return producer and sequence of a record that was checked."""
-    _, producer_id, sequence, _ = _decode_body(memoryview(buffer)[header.body_offset : header.end_offset])
-    return producer_id, sequence
-
-
 def find_record_after(buffer: bytes, offset: int) -> RecordHeader | None:
     """Return the first intact record that starts behind ``offset``, or None.
 
