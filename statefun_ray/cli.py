@@ -194,7 +194,8 @@ def _add_storage_commands(commands: Any) -> None:
 def _add_simulate(commands: Any) -> None:
     simulate = commands.add_parser("simulate", help="run the runtime under seeded faults")
     simulate.add_argument("--seeds", type=int, default=100, metavar="N", help="how many (default: 100)")
-    simulate.add_argument("--seed", type=int, metavar="S", help="this one only, and tell its story")
+    simulate.add_argument("--start", type=int, default=0, metavar="S", help="the first one (default: 0)")
+    simulate.add_argument("--jobs", type=int, metavar="J", help="processes (default: one per core)")
     simulate.set_defaults(command=_simulate)
 
 
@@ -333,9 +334,9 @@ def _sql(arguments: argparse.Namespace) -> int:
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
-    from statefun_ray.testing import simulator
+    from statefun_ray.testing import runner
 
-    return simulator.run_command(seeds=arguments.seeds, seed=arguments.seed)
+    return runner.main(arguments.seeds, arguments.start, arguments.jobs)
 
 
 # --- helpers ------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Public test tools: an application in this process, and the seeded simulator.
 
-``LocalApplication`` runs functions end to end without Ray. The simulator's modules are imported
-by themselves; looking names up on first use keeps them from pulling in HTTP and Arrow.
+``LocalApplication`` runs functions end to end without Ray; ``simulate`` runs the runtime itself
+through seeded faults. Names are looked up on first use, which keeps HTTP and Arrow out.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from statefun_ray.io.egress_file import read_egress as read_egress
     from statefun_ray.local import ApplicationFailed as ApplicationFailed
     from statefun_ray.local import LocalApplication as LocalApplication
+    from statefun_ray.testing.runner import SimulationReport as SimulationReport
+    from statefun_ray.testing.runner import simulate as simulate
 
-__all__ = ["LocalApplication", "ApplicationFailed", "read_egress"]
+__all__ = ["LocalApplication", "ApplicationFailed", "read_egress", "simulate", "SimulationReport"]
 
 _HOMES = {
     "LocalApplication": "statefun_ray.local",
     "ApplicationFailed": "statefun_ray.local",
     "read_egress": "statefun_ray.io.egress_file",
+    "simulate": "statefun_ray.testing.runner",
+    "SimulationReport": "statefun_ray.testing.runner",
 }
 
 

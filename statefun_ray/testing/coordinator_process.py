@@ -41,7 +41,7 @@ class SimulatedCoordinator(Process):
                 key_group_count=simulation.key_group_count,
                 shard_count=simulation.shard_count // 2 if mistake == "shards" else simulation.shard_count,
                 snapshot_interval_ms=simulation.interval_ms,
-                snapshot_timeout_ms=rng.choice([40, 150, 300]),
+                snapshot_timeout_ms=rng.choice([30, 80, 300]),
                 snapshot_failures_max=rng.choice([2, 5, 10]),
                 stuck_ms=50,
                 call_timeout_ms=rng.choice([150, 60_000]),

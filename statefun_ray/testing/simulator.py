@@ -13,6 +13,7 @@ from typing import Final
 
 from statefun_checkpoints import retention
 from statefun_checkpoints.commit_log import LogReader
+from statefun_checkpoints.errors import NoApplication
 from statefun_checkpoints.model import Entry
 from statefun_checkpoints.store import run_store
 from statefun_checkpoints.store_requests import StoreSteps
@@ -31,8 +32,11 @@ from statefun_ray.testing.world import SLOW_FACTOR, Process, World
 SETTLE_MS: Final = 10_000
 """Simulated time to settle in after the last fault; not to settle is a failure (I12)."""
 
-QUIET_MS: Final = SLOW_FACTOR * 1.1
-"""Quiet for longer than a message can be on its way between workers."""
+QUIET_MS: Final = 15
+"""Quiet for longer than a message can be on its way between workers ..."""
+
+LATE_MS: Final = SLOW_FACTOR * 1.1
+"""... after this, when the last slow one has arrived."""
 
 POISONS: Final = [
     (POISON, "raises"),
@@ -58,13 +62,17 @@ class Simulation:
         self.poisons = self.rng.sample(POISONS, self.rng.randrange(1, 4)) if self.rng.random() < 0.3 else []
         # Where functions fail for good the retry deadline is short, and others must not come to it.
         self.retry_deadline_ms = 300 if self.poisons else 3_600_000
-        self.workload = Workload(self.rng, flaky=0.0 if self.poisons else 0.05)
+        self.world.faults_until_ms = self.faults.duration_ms
+        self.workload = Workload(self.rng, ids=self.rng.choice([2, 6]), flaky=0.0 if self.poisons else 0.05)
         self.functions = self.workload.functions()
         self.mistaken_functions = self.workload.functions(mistaken=True)
         self.interval_ms = self.rng.choice([15, 40, 120])
         self.inline_bytes_max = self.rng.choice([0, 700, 65_536])
         self.segment_bytes = self.rng.choice([1_000, 3_000, 1 << 26])
         self.lease_ms = self.rng.choice([300, 1_000_000])
+        self.turn_ms = self.rng.choice([0.8, 0.8, 4])
+        self.turn_limits = self.rng.choice([(1, 4, 64, 64), (1,)])
+        """Messages per turn: a slow worker has a long mailbox when it cuts."""
         self.outstanding = self.rng.choice([1, 3, 8])
         self.store = SimulatedStore(self.world, self.faults)
         self.sink = SimulatedSink()
@@ -117,7 +125,7 @@ class Simulation:
         if not self._stop():
             return [*self.problems, f"not stopped {SETTLE_MS} ms after it was asked to"]
         self._start_coordinator()
-        self._is_stopping = self._is_settled = False
+        self._is_stopping = False
         if not self._settle() or not self._stop():
             return [*self.problems, f"not settled after the last restart: {self._unsettled()}"]
         problems = self.problems + check_outcome(self)
@@ -126,7 +134,7 @@ class Simulation:
     @property
     def is_faulty(self) -> bool:
         """Whether faults still happen."""
-        return self.world.time_ms < self.faults.duration_ms
+        return self.world.time_ms < self.world.faults_until_ms
 
     def problem(self, text: str) -> None:
         """Note that something is wrong."""
@@ -157,7 +165,7 @@ class Simulation:
         self._is_starting = False
         number = len(self.coordinators) + 1
         mistake = ""
-        if self.is_faulty and number > 1 and self.world.chance(self.faults.bad_deploy):
+        if self.is_faulty and self.world.chance(self.faults.bad_deploy) and self._has_snapshot():
             mistake = self.rng.choice(["functions", "shards"])
         coordinator = SimulatedCoordinator(self, number, self.worker_count, mistake=mistake)
         self.coordinators.append(coordinator)
@@ -174,6 +182,7 @@ class Simulation:
         self.world.after(20, None, self._operate)
 
     def _settle(self) -> bool:
+        self._is_settled, self._quiet_since_ms = False, self.world.time_ms
         return self.world.run_until(lambda: self._is_settled or bool(self.problems), SETTLE_MS)
 
     def _stop(self) -> bool:
@@ -328,11 +337,14 @@ class Simulation:
         """Notice when nothing is left to do, for longer than a message can be under way."""
         if not self._is_quiet():
             self._quiet_since_ms = self.world.time_ms
-        self._is_settled = self.world.time_ms - self._quiet_since_ms > QUIET_MS
-        self.world.after(10, None, self._watch)
+        is_late = self.world.time_ms > self.world.faults_until_ms + LATE_MS
+        self._is_settled = is_late and self.world.time_ms - self._quiet_since_ms > QUIET_MS
+        self.world.after(4, None, self._watch)
 
     def _is_quiet(self) -> bool:
         coordinator, ingress = self.coordinator.core, self.ingress.core
+        if not self.coordinator.is_alive or self._is_starting:
+            return False
         if coordinator.phase != "running" or ingress is None or not all(p.is_done for p in self.producers):
             return False
         workers = [w for w in self.coordinator.workers_of(coordinator.generation) if w.is_alive]
@@ -350,6 +362,9 @@ class Simulation:
             f"ingress lag {core.lag if core else None}"
         )
 
+    def _has_snapshot(self) -> bool:
+        return len(self.coordinators) > 0 and self.final_entry() is not None
+
     def final_entry(self) -> Entry | None:
         """Return the newest snapshot in the log."""
         return run_store(self.store.objects, _newest())
@@ -357,7 +372,10 @@ class Simulation:
 
 def _newest() -> StoreSteps[Entry | None]:
     log = LogReader()
-    yield from log.open()
+    try:
+        yield from log.open()
+    except NoApplication:
+        return None
     entry: Entry | None = yield from log.latest_snapshot()
     return entry
 

@@ -252,12 +252,12 @@ class SimulatedWorker(Process):
     def _schedule_turn(self) -> None:
         if not self._turn_scheduled:
             self._turn_scheduled = True
-            self.world.after(0.01 + self.world.rng.random() * 0.8, self, self._turn)
+            self.world.after(0.01 + self.world.rng.random() * self.simulation.turn_ms, self, self._turn)
 
     def _turn(self) -> None:
         core, world = self.core, self.world
         assert core is not None, "turns begin after loading"
-        is_busy = core.turn(world.wall_ms(self), world.rng.choice((1, 4, 64, 64)))
+        is_busy = core.turn(world.wall_ms(self), world.rng.choice(self.simulation.turn_limits))
         due_ms = core.next_due_ms
         self._perform(core)
         self._turn_scheduled = False

@@ -92,8 +92,10 @@ class Workload:
         commands: list[list[Any]] = []
         for _ in range(rng.randrange(3) if depth else 0):
             choice = rng.random()
-            if choice < 0.6:
+            if choice < 0.5:
                 commands.append(["send", *self._message(depth - 1)])
+            elif choice < 0.6:
+                commands += self._burst()
             elif choice < 0.75:
                 commands.append(["after", rng.randrange(0, 120), *self._message(depth - 1)])
             elif choice < 0.85:
@@ -111,6 +113,12 @@ class Workload:
         account.count += 1
         account.seen ^= unique
         return unique
+
+    def _burst(self) -> Iterator[list[Any]]:
+        # Several messages from one sender to one target: their order shows.
+        kind, id = self.rng.choice([INLINE, AWAITING]), f"n{self.rng.randrange(self.ids)}"
+        for _ in range(self.rng.randrange(2, 9)):
+            yield ["send", kind, id, {"u": self._account(kind, id), "c": []}]
 
     def _cancelled(self, kind: str, id: str) -> Iterator[list[Any]]:
         # A delayed message that must never arrive: cancelled in the same step, or in a later one

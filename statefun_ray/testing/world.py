@@ -44,6 +44,8 @@ class World:
         self._queue: list[tuple[float, int, Process | None, Callable[[], None]]] = []
         self._order = 0
         self.steps = 0
+        self.faults_until_ms = 0.0
+        """When everything works again, for liveness to be judged."""
         self.history: list[str] = []
 
     def wall_ms(self, process: Process) -> int:
@@ -116,7 +118,7 @@ class Link:
         self._world = world
         self._receiver = receiver
         self._deliver = deliver
-        self.slow = slow
+        self._slow = slow
         self._last_ms = 0.0
         self.is_open = True
 
@@ -124,7 +126,7 @@ class Link:
         """Put ``data`` on its way behind everything sent before."""
         world = self._world
         delay_ms = 0.05 + world.rng.random()
-        if self.slow and world.rng.random() < self.slow:
+        if self._slow and world.time_ms < world.faults_until_ms and world.rng.random() < self._slow:
             delay_ms *= SLOW_FACTOR
         at_ms = self._last_ms = max(self._last_ms, world.time_ms + delay_ms)
         world.after(at_ms - world.time_ms, self._receiver, lambda: self._arrive(data))

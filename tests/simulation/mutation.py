@@ -1,0 +1,152 @@
+"""Runs the simulator on production code of which one line has been changed.
+
+The change happens on import, in a forked process, so the files stay as they are and nothing
+else notices. The harness knows nothing of the mutants: those are listed in ``mutants``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import sys
+import time
+import traceback
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+SOURCES = (ROOT, ROOT / "sdk", ROOT / "ingress", ROOT / "checkpoints")
+SEEDS_MAX = 1_000
+OURS = ("statefun_",)
+
+
+class Mutant(NamedTuple):
+    """A one-line change that breaks the product.
+
+    Attributes:
+        name: what is forgotten, as a test id.
+        file: relative to the root of the repository.
+        line: the text to replace; as much around the changed line as makes it unique.
+        changed: what replaces it; differs in one line.
+        harm: what goes wrong because of it.
+        start: the seed to begin with; the runner wraps around, so a mutant that no seed kills
+            survives all the same.
+    """
+
+    name: str
+    file: str
+    line: str
+    changed: str
+    harm: str
+    start: int = 0
+
+
+class Verdict(NamedTuple):
+    """What the simulator found. ``seed`` is None for a survivor."""
+
+    name: str
+    seed: int | None
+    tried: int
+    problem: str
+    seconds: float
+
+
+def mutated_source(mutant: Mutant) -> str:
+    """Return the file's source with the mutant's change.
+
+    Raises:
+        ValueError: the line is not there exactly once.
+    """
+    source = (ROOT / mutant.file).read_text(encoding="utf-8")
+    count = source.count(mutant.line)
+    if count != 1:
+        raise ValueError(f"mutant {mutant.name}: its line is {count} times in {mutant.file}, expected once")
+    return source.replace(mutant.line, mutant.changed)
+
+
+def module_name(file: str) -> str:
+    """Return the module that lives in ``file``."""
+    path = ROOT / file
+    base = max((root for root in SOURCES if path.is_relative_to(root)), key=lambda root: len(root.parts))
+    return ".".join(path.relative_to(base).with_suffix("").parts)
+
+
+class _MutatingLoader(SourceFileLoader):
+    def __init__(self, fullname: str, path: str, source: str) -> None:
+        super().__init__(fullname, path)
+        self._source = source
+
+    def get_code(self, fullname: str) -> object:  # type: ignore[override]
+        return compile(self._source, self.path, "exec", dont_inherit=True)
+
+
+class _Finder(MetaPathFinder):
+    def __init__(self, mutant: Mutant) -> None:
+        self._module = module_name(mutant.file)
+        self._path = str(ROOT / mutant.file)
+        self._source = mutated_source(mutant)
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
+        """Take over the import of one module."""
+        if fullname != self._module:
+            return None
+        loader: Loader = _MutatingLoader(fullname, self._path, self._source)
+        return importlib.util.spec_from_file_location(fullname, self._path, loader=loader)
+
+
+def hunt(mutant: Mutant | None, seeds: int = SEEDS_MAX) -> Verdict:
+    """Import the product with the mutant in it and run seeds until one fails.
+
+    To be called once, in a process that has imported nothing of ours.
+    """
+    imported = [name for name in sys.modules if name.startswith(OURS)]
+    assert not imported, f"imported too early: {imported}"
+    logging.disable(logging.CRITICAL)
+    sys.path[:0] = [str(root) for root in SOURCES]
+    if mutant is not None:
+        sys.meta_path.insert(0, _Finder(mutant))
+    began_s = time.monotonic()
+    start = mutant.start if mutant is not None else 0
+    name = mutant.name if mutant is not None else "none"
+    seed: int | None = None
+    tried = 0
+    problem = ""
+    try:
+        from statefun_ray.testing.simulator import Simulation
+
+        while tried < seeds and not problem:
+            seed = (start + tried) % seeds
+            tried += 1
+            found = Simulation(seed).run()
+            problem = found[0] if found else ""
+    except BaseException as error:  # noqa: BLE001 - whatever the mutant leads to counts as found
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        problem = f"{type(error).__name__}: {error} ({where.filename.rpartition('/')[2]}:{where.lineno})"
+    seconds = time.monotonic() - began_s
+    return Verdict(name, seed if problem else None, tried, problem.splitlines()[0] if problem else "", seconds)
+
+
+def forked_hunt(mutant: Mutant | None, seeds: int = SEEDS_MAX) -> Verdict:
+    """Hunt in a fork of this process, which must have imported nothing of ours."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        verdict = hunt(mutant, seeds)
+        with os.fdopen(writer, "w", encoding="utf-8") as pipe:
+            pipe.write(
+                "\0".join([verdict.name, str(verdict.seed), str(verdict.tried), verdict.problem, f"{verdict.seconds:.3f}"])
+            )
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    if not answer:
+        name = mutant.name if mutant is not None else "none"
+        return Verdict(name, -1, 0, "the process died", 0.0)
+    name, seed, tried, problem, seconds = answer.split("\0")
+    return Verdict(name, None if seed == "None" else int(seed), int(tried), problem, float(seconds))
