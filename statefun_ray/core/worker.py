@@ -765,13 +765,19 @@ class Worker:
     def _schedule_base(self) -> None:
         if self._base_running or self._base is not None or not self._committed:
             return
-        rows_due = max(self.config.base_rows_min, int(self._store.key_count() * self.config.base_rows_ratio))
-        if self._base_due or self._deltas >= self.config.base_deltas_max or self._delta_rows >= rows_due:
+        if self._base_due or self._deltas >= self.config.base_deltas_max or self._is_delta_large():
             self._base_due = False
             self._base_running = True
             self._deltas, self._delta_rows = 0, 0
             rows = self._store.key_count()
             self._effects.append(WritePart(self._committed, "base", "", self._store.base_slices(), rows))
+
+    def _is_delta_large(self) -> bool:
+        # In this order: counting the keys of all tables in every turn would cost more than a message.
+        return (
+            self._delta_rows >= self.config.base_rows_min
+            and self._delta_rows >= self._store.key_count() * self.config.base_rows_ratio
+        )
 
     # --- observation ------------------------------------------------------------------------------
 
