@@ -99,7 +99,10 @@ class Context:
         target_typename = message._target_typename
         if "/" not in target_typename:
             split_typename(target_typename)
-        self._sends.append((target_typename, message._target_id, message._value_typename, message._value))
+        value = message._value
+        if value is not None and len(value) > MESSAGE_BYTES_MAX:
+            _refuse_size(target_typename, len(value))
+        self._sends.append((target_typename, message._target_id, message._value_typename, value))
 
     def send_after(self, duration: timedelta, message: Message, cancellation_token: str | None = "") -> None:
         """Send ``message`` some time after this call has succeeded.
@@ -118,6 +121,8 @@ class Context:
         if type(message) is not Message:
             _check_is_message(message)
         split_typename(message._target_typename)
+        if message._value is not None and len(message._value) > MESSAGE_BYTES_MAX:
+            _refuse_size(message._target_typename, len(message._value))
         self._delayed.append(
             (
                 "send",
