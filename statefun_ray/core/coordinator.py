@@ -128,7 +128,7 @@ class Coordinator:
         )
         self.config = config
         self._functions = dict(functions)
-        self._log = self._new_log()
+        self._log = self.new_log()
         self.phase = "claiming"
         self.generation = 0
         self._phase_since_ms = 0
@@ -157,7 +157,8 @@ class Coordinator:
         self._effects: list[CoordinatorEffect] = []
         self.last_error = ""
 
-    def _new_log(self) -> CommitLog:
+    def new_log(self) -> CommitLog:
+        """Return the commit log as this coordinator would write it, not opened."""
         config = self.config
         return CommitLog(
             Job(name=config.name, key_group_count=config.key_group_count, egress_shards=config.shard_count)
@@ -214,7 +215,7 @@ class Coordinator:
         """Begin a new generation."""
         self._now_ms = now_ms
         self._enter("claiming")
-        self._log = self._new_log()
+        self._log = self.new_log()
         self._run(self._claim(), self._claimed)
 
     def _claim(self) -> Generator[StoreRequest, Any, tuple[Entry, Entry | None, list[str]]]:

@@ -16,15 +16,14 @@ I10 (conservation) is counted in :class:`Counters`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from statefun_checkpoints.model import INFLIGHT, OUTBOX, Entry, PartDescriptor, Position, Rows
-from statefun_checkpoints.participant import Participant, ProtocolViolation
+from statefun_checkpoints.model import INFLIGHT, OUTBOX, Entry, PartDescriptor, Rows
+from statefun_checkpoints.participant import Participant
 from statefun_ingress import frames
 from statefun_ray.core.addresses import Addresses, BusyAddress, Phase
 from statefun_ray.core.channel import InChannel, OutChannel
@@ -40,7 +39,6 @@ from statefun_ray.core.control import (
 )
 from statefun_ray.core.effects import (
     Die,
-    FeedFrame,
     Invoke,
     Publish,
     SendFrame,
@@ -48,6 +46,7 @@ from statefun_ray.core.effects import (
     WorkerEffect,
     WritePart,
 )
+from statefun_ray.core.feeds import LogFeeds
 from statefun_ray.core.invoker import Delayed, InlineCall, InvocationEffects, Invoker
 from statefun_ray.core.key_groups import (
     EGRESS_SHARDS_DEFAULT,
@@ -58,10 +57,10 @@ from statefun_ray.core.key_groups import (
     shard_table,
     worker_ranges,
 )
-from statefun_ray.core.message import REPLY_PREFIX, Message, pack_message, unpack_message
+from statefun_ray.core.message import REPLY_PREFIX, Message, unpack_message
 from statefun_ray.core.outbox import Outbox
-from statefun_ray.core.positions import LogPosition, clip
-from statefun_ray.core.state import SLICE_ROWS, KeyedStore, Table, tables_of
+from statefun_ray.core.snapshots import Counters, FinishedBase, OpenSnapshot, transient_slices
+from statefun_ray.core.state import KeyedStore, Table, tables_of
 from statefun_ray.core.timers import Timers
 
 PARKED_REPORTED_MAX: Final = 100
@@ -94,46 +93,6 @@ class WorkerConfig:
     """... but not for fewer delta rows than this."""
 
 
-class Counters(msgspec.Struct):
-    """What this worker did since its generation started; sums of all workers must balance (I10)."""
-
-    admitted: int = 0
-    emitted: int = 0
-    applied: int = 0
-    timers_set: int = 0
-    timers_fired: int = 0
-    timers_replied: int = 0
-    """Of those that fired: replies, which no address receives."""
-    timers_cancelled: int = 0
-    egress_rows: int = 0
-    replies: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedBase:
-    """A scan that is done: its label, and the part if it found anything."""
-
-    snapshot_id: int
-    part: PartDescriptor | None
-
-
-class OpenSnapshot:
-    """A cut whose fate is not known yet."""
-
-    __slots__ = ("ack", "awaited", "base", "mailbox", "outbox", "parts", "periodic", "snapshot_id")
-
-    def __init__(self, snapshot_id: int, *, periodic: bool) -> None:
-        self.snapshot_id = snapshot_id
-        self.periodic = periodic
-        self.awaited = {"delta", "transient"}
-        """Kinds of parts that are not written yet."""
-        self.parts: list[PartDescriptor] = []
-        self.base: FinishedBase | None = None
-        self.mailbox: list[Message] = []
-        self.outbox: Iterator[Rows] = iter(())
-        self.ack: Ack | None = None
-
-
 class UserCodeError(Exception):
     """The effects of an invocation cannot be applied; the text says which and why."""
 
@@ -153,6 +112,17 @@ class Worker:
         self._timers = Timers(self._store.timers)
         self._addresses = Addresses(self._store.queue, self._store.failures)
         self._outbox = Outbox()
+        self._feeds = LogFeeds(
+            app=config.app,
+            generation=config.generation,
+            worker=config.worker,
+            worker_count=config.worker_count,
+            key_groups=self._range,
+            key_group_count=config.key_group_count,
+            window=config.feed_window,
+            outbox=self._outbox,
+            emit=lambda effect: self._effects.append(effect),
+        )
         self._functions: dict[str, tuple[InlineCall | None, list[Table], list[Table]]] = {}
         self._bind_functions()
         peers = [peer for peer in range(config.worker_count) if peer != config.worker]
@@ -163,10 +133,6 @@ class Worker:
         self._invocations: dict[int, BusyAddress] = {}
         self._invocation_next = 0
         self._ordinal = 0
-        self._positions: dict[str, LogPosition] = {}
-        self._restored_positions: dict[str, list[tuple[int, int, int]]] = {}
-        self._credit: dict[str, tuple[int, int]] = {}
-        """Connected log -> events granted and received since hello."""
         self._paused = False
         self.counters = Counters()
         self._snapshot: OpenSnapshot | None = None
@@ -177,10 +143,6 @@ class Worker:
         self._base_due = False
         self._delta_rows = 0
         self._deltas = 0
-        self._reads: list[tuple[int, str, frames.State]] = []
-        self._unacked: dict[int, tuple[str, set[str]]] = {}
-        self._reply_batch = 0
-        self._trim: dict[str, int] = {}
         self._now_ms = 0
         self._started = False
         self._effects: list[WorkerEffect] = []
@@ -220,9 +182,7 @@ class Worker:
                 for shard, sequence in entry.out_seq.items()
                 if low <= self._shard_bounds[int(shard)] < high
             }
-            for position in entry.positions:
-                interval = (position.first, position.end, position.next_seq)
-                self._restored_positions.setdefault(position.log_id, []).append(interval)
+            self._feeds.restore(entry.positions)
             self._deltas = len(entry.parts) // entry.worker_count
             # Parts written for other key groups stay in every entry until each worker has a base.
             self._base_due = any(
@@ -276,10 +236,7 @@ class Worker:
                     self._finish_recording()
             case Committed():
                 self._resolve(message.snapshot_id)
-                for log_id, sequence in message.trim.items():
-                    if sequence > self._trim.get(log_id, 0):
-                        self._trim[log_id] = sequence
-                        self._effects.append(FeedFrame(log_id, frames.encode_frame(frames.Trim(sequence))))
+                self._feeds.trim(message.trim)
             case Abort():
                 if self._snapshot is not None and self._snapshot.snapshot_id == message.snapshot_id:
                     self._aborted(self._snapshot)
@@ -289,31 +246,12 @@ class Worker:
     # --- ingress ----------------------------------------------------------------------------------
 
     def feed_opened(self, log_id: str) -> None:
-        """A connection to this log's feed exists: say which key groups to send, and from where."""
-        position = self._positions.get(log_id)
-        if position is None:
-            low, high = self._range
-            intervals = clip(self._restored_positions.get(log_id, []), low, high)
-            position = self._positions[log_id] = LogPosition(intervals, self.config.key_group_count)
-        self._credit[log_id] = (self.config.feed_window, 0)
-        hello = frames.Hello(
-            self.config.app,
-            self.config.generation,
-            self.config.worker,
-            self.config.worker_count,
-            [
-                (low, high, max(sequence, position.next_sequence))
-                for low, high, sequence in position.intervals
-            ],
-            self.config.feed_window,
-        )
-        self._effects.append(FeedFrame(log_id, frames.encode_frame(hello)))
+        """A connection to this log's feed exists."""
+        self._feeds.opened(log_id)
 
     def feed_closed(self, log_id: str) -> None:
-        """The feed's connection is gone; what was on its way is asked for again by the next hello."""
-        self._credit.pop(log_id, None)
-        # Its open queries were given up at the other end, and the next ingress counts from 1 again.
-        self._reads = [read for read in self._reads if read[1] != log_id]
+        """The feed's connection is gone."""
+        self._feeds.closed(log_id)
 
     def feed_frame(self, log_id: str, frame: bytes, now_ms: int) -> None:
         """Take a frame from an ingress log's feed.
@@ -324,50 +262,17 @@ class Worker:
         self._now_ms = now_ms
         match frames.decode_ingress_frame(frame):
             case frames.EventsFrame() as events:
-                self._admit(log_id, events)
+                messages = self._feeds.admit(log_id, events)
+                self.counters.admitted += len(messages)
+                self._mailbox.extend(messages)
             case frames.Welcome() as welcome:
-                self._welcomed(log_id, welcome.incarnation)
+                self._feeds.welcomed(log_id, welcome.incarnation, self._committed)
             case frames.ReplyAck() as ack:
-                incarnation, request_ids = self._unacked.pop(ack.ack_id, ("", set()))
-                self._outbox.drop_replies(incarnation, request_ids)
+                self._feeds.acknowledged(ack.ack_id)
             case frames.Query() as query:
                 self._query(log_id, query)
             case frames.Refused() as refused:
                 self._effects.append(Die(f"ingress log {log_id} refused this worker: {refused.text}"))
-
-    def _admit(self, log_id: str, events: frames.EventsFrame) -> None:
-        messages: list[Message] = list(
-            zip(
-                events.target_types,
-                events.ids,
-                events.caller_types,
-                events.caller_ids,
-                events.value_types,
-                events.values,
-                strict=True,
-            )
-        )
-        granted, received = self._credit[log_id]
-        self._credit[log_id] = (granted, received + len(messages))
-        try:
-            messages = self._positions[log_id].admit(events.from_seq, events.to_seq, events.seqs, messages)
-        except ValueError as error:
-            raise ProtocolViolation(f"ingress log {log_id}: {error}") from error
-        self.counters.admitted += len(messages)
-        self._mailbox.extend(messages)
-
-    def _welcomed(self, log_id: str, incarnation: str) -> None:
-        # What was sent over an earlier connection and is not acknowledged will not be any more.
-        self._unacked = {
-            ack_id: sent for ack_id, sent in self._unacked.items() if sent[0].rpartition(".")[0] != log_id
-        }
-        released = self._outbox.released(0, self._committed)
-        for name, replies in released.items():
-            if name == incarnation:
-                self._release(name, [reply[1:] for reply in replies])
-            elif name.rpartition(".")[0] == log_id:
-                # Its clients went with the process that held their connections.
-                self._outbox.drop_replies(name, {reply[1] for reply in replies})
 
     def _query(self, log_id: str, query: frames.Query) -> None:
         states: list[tuple[str, str, bytes | None]] = []
@@ -378,21 +283,11 @@ class Worker:
             states = [(table.name[prefix:], table.typename, table.get(query.id)) for table in tables]
         found = any(value is not None for _, _, value in states)
         if query.wait_commit:
-            after = self._participant.last_cut
             answer = frames.State(query.query_id, self.config.generation, 0, found, states)
-            self._reads.append((after, log_id, answer))
+            self._feeds.answer_committed(log_id, answer, self._participant.last_cut)
         else:
             answer = frames.State(query.query_id, self.config.generation, self._committed, found, states)
-            self._effects.append(FeedFrame(log_id, frames.encode_frame(answer)))
-
-    def _grant(self) -> None:
-        if self._paused or self.backlog >= self.config.backlog_max:
-            return
-        window = self.config.feed_window
-        for log_id, (granted, received) in self._credit.items():
-            if granted - received <= window // 2:
-                self._credit[log_id] = (received + window, received)
-                self._effects.append(FeedFrame(log_id, frames.encode_frame(frames.Credit(received + window))))
+            self._feeds.answer(log_id, answer)
 
     # --- processing -------------------------------------------------------------------------------
 
@@ -412,7 +307,8 @@ class Worker:
         self._run_mailbox(limit)
         self.current = None
         self._flush()
-        self._grant()
+        if not self._paused and self.backlog < self.config.backlog_max:
+            self._feeds.grant()
         self._want_snapshot()
         self._schedule_base()
         due_ms = self._timers.next_due_ms()
@@ -631,7 +527,7 @@ class Worker:
             snapshot_id=snapshot_id,
             parts=snapshot.parts,
             based_on=snapshot.base.snapshot_id if snapshot.base is not None else 0,
-            positions=self._all_positions(),
+            positions=self._feeds.positions(),
             out_seq=dict(self._outbox.next_sequence),
             counters=msgspec.structs.asdict(self.counters),
             in_flight=len(snapshot.mailbox) + self._addresses.waiting_count,
@@ -654,20 +550,6 @@ class Worker:
             )
         )
 
-    def _all_positions(self) -> list[Position]:
-        low, high = self._range
-        inherited = {
-            log_id: clip(intervals, low, high)
-            for log_id, intervals in self._restored_positions.items()
-            if log_id not in self._positions
-        }
-        read = {log_id: position.intervals for log_id, position in self._positions.items()}
-        return [
-            Position(log_id, *interval)
-            for log_id, intervals in {**inherited, **read}.items()
-            for interval in intervals
-        ]
-
     def _finish_recording(self) -> None:
         snapshot = self._snapshot
         if snapshot is None or snapshot.ack is None or not self._participant.is_complete:
@@ -676,23 +558,8 @@ class Worker:
         self._participant.close()
         snapshot.ack = msgspec.structs.replace(snapshot.ack, in_flight=snapshot.ack.in_flight + len(recorded))
         messages = snapshot.mailbox + recorded
-        slices = self._transient_slices(messages, snapshot.outbox)
+        slices = transient_slices(messages, snapshot.outbox, self.config.key_group_count)
         self._effects.append(WritePart(snapshot.snapshot_id, "transient", "", slices, len(messages)))
-
-    def _transient_slices(self, messages: list[Message], outbox: Iterator[Rows]) -> Iterator[Rows]:
-        key_group_count = self.config.key_group_count
-        for at in range(0, len(messages), SLICE_ROWS):
-            portion = messages[at : at + SLICE_ROWS]
-            yield Rows.of_columns(
-                key_group=[key_group_of(message[1], key_group_count) for message in portion],
-                table=[INFLIGHT] * len(portion),
-                id=[message[1] for message in portion],
-                sub=[f"{at + index:08x}" for index in range(len(portion))],
-                typename=[""] * len(portion),
-                value=[pack_message(message) for message in portion],
-                expires_at_ms=[None] * len(portion),
-            )
-        yield from outbox
 
     def part_written(self, snapshot_id: int, kind: str, descriptor: PartDescriptor | None) -> None:
         """A ``WritePart`` effect is done; ``descriptor`` is None when there were no rows."""
@@ -727,13 +594,7 @@ class Worker:
             self._base = None
             self._delta_rows, self._deltas = 0, 0
         self._publish(committed - 1, committed)
-        waiting, self._reads = self._reads, []
-        for after, log_id, answer in waiting:
-            if after < committed:
-                answer = msgspec.structs.replace(answer, snapshot_id=committed)
-                self._effects.append(FeedFrame(log_id, frames.encode_frame(answer)))
-            else:
-                self._reads.append((after, log_id, answer))
+        self._feeds.committed(committed)
 
     def _aborted(self, snapshot: OpenSnapshot) -> None:
         self._snapshot = None
@@ -743,14 +604,7 @@ class Worker:
     def _publish(self, after: int, until: int) -> None:
         for shard, epoch, rows in self._outbox.epochs(after, until):
             self._effects.append(Publish(shard, epoch, rows))
-        for incarnation, replies in self._outbox.released(after, until).items():
-            self._release(incarnation, [reply[1:] for reply in replies])
-
-    def _release(self, incarnation: str, replies: list[tuple[str, str, bytes | None]]) -> None:
-        self._reply_batch += 1
-        self._unacked[self._reply_batch] = (incarnation, {request_id for request_id, _, _ in replies})
-        frame = frames.encode_frame(frames.Reply(self._reply_batch, incarnation, replies))
-        self._effects.append(FeedFrame(incarnation.rpartition(".")[0], frame))
+        self._feeds.release(after, until)
 
     def published(self, shard: int, epoch: int) -> None:
         """A ``Publish`` effect is done: the sink has the rows for good."""
@@ -758,7 +612,7 @@ class Worker:
 
     def _want_snapshot(self) -> None:
         after = self._participant.last_cut
-        if (self._outbox.has_open_replies or self._reads) and self._wanted_after < after:
+        if (self._outbox.has_open_replies or self._feeds.has_reads) and self._wanted_after < after:
             self._wanted_after = after
             self._effects.append(Tell(SnapshotWanted(self.config.generation, self.config.worker, after)))
 
@@ -788,10 +642,8 @@ class Worker:
 
     def is_quiet(self, log_id: str, end_sequence: int) -> bool:
         """Whether nothing is left to do for events of ``log_id`` below ``end_sequence``, parked addresses aside."""
-        position = self._positions.get(log_id)
         return (
-            position is not None
-            and position.next_sequence >= end_sequence
+            self._feeds.next_sequence(log_id) >= end_sequence
             and not self.backlog
             and not len(self._timers)
             and self._outbox.is_empty

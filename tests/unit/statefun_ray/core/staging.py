@@ -207,10 +207,10 @@ class Actor:
 
     def admit(self, *messages: Message) -> None:
         """Hand over messages from a log that the stage opens by itself."""
-        position = self.core._positions.get("log")
+        position = self.core._feeds._positions.get("log")
         if position is None:
             self.open_feed()
-            position = self.core._positions["log"]
+            position = self.core._feeds._positions["log"]
         self.events(position.next_sequence, *messages)
 
     def finish(self, effects: InvocationEffects | None = None, error: str | None = None) -> Invoke:

@@ -125,7 +125,7 @@ def test_what_happens_after_the_cut_is_not_in_the_snapshot() -> None:
     restored = one.restarted(entry=one.commit())
 
     assert restored.state("a/log", "1") == "before"
-    assert restored.actors[0].core._positions == {}
+    assert restored.actors[0].core._feeds._positions == {}
     restored.actors[0].open_feed()
     assert restored.actors[0].fed(frames.Hello)[0].positions == [(0, 64, 1)], "the event is read again"
 
@@ -412,7 +412,7 @@ def test_an_acknowledged_reply_is_forgotten() -> None:
     actor.hear(frames.ReplyAck(reply.ack_id))
     actor.hear(frames.ReplyAck(reply.ack_id))
     assert actor.core._outbox.is_empty
-    assert actor.core._unacked == {}
+    assert actor.core._feeds._unacked == {}
 
 
 def test_connections_that_come_and_go_leave_nothing_behind() -> None:
@@ -425,7 +425,7 @@ def test_connections_that_come_and_go_leave_nothing_behind() -> None:
         actor.core.feed_closed("log")
         actor.open_feed()
 
-    assert len(actor.core._unacked) == 1
+    assert len(actor.core._feeds._unacked) == 1
 
 
 def test_a_reply_that_was_committed_survives_the_worker() -> None:
