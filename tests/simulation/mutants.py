@@ -15,7 +15,9 @@ Left out of the classical list, and why:
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.simulation.mutation import SEEDS_MAX, Mutant, Verdict, forked_hunt
@@ -27,6 +29,8 @@ RETENTION = "checkpoints/statefun_checkpoints/retention.py"
 READER = "checkpoints/statefun_checkpoints/reader.py"
 WRITER = "checkpoints/statefun_checkpoints/writer.py"
 WORKER = "statefun_ray/core/worker.py"
+FEEDS = "statefun_ray/core/feeds.py"
+CAPTURE = "statefun_ray/core/snapshots.py"
 COORDINATOR = "statefun_ray/core/coordinator.py"
 CHANNEL = "statefun_ray/core/channel.py"
 STATE = "statefun_ray/core/state.py"
@@ -113,7 +117,7 @@ MUTANTS = [
     ),
     Mutant(
         "position-of-unread-log-dropped",
-        WORKER,
+        FEEDS,
         "for log_id, intervals in {**inherited, **read}.items()",
         "for log_id, intervals in read.items()",
         "a log not connected yet is read from its start again",
@@ -199,8 +203,8 @@ MUTANTS = [
     Mutant(
         "base-label-too-high",
         WORKER,
-        "self._effects.append(WritePart(self._committed, \"base\"",
-        "self._effects.append(WritePart(self._participant.last_cut + 1, \"base\"",
+        'self._effects.append(WritePart(self._committed, "base"',
+        'self._effects.append(WritePart(self._participant.last_cut + 1, "base"',
         "a delta that the base does not cover is dropped",
     ),
     Mutant(
@@ -220,15 +224,15 @@ MUTANTS = [
     Mutant(
         "small-deltas-before-restore-dropped",
         SNAPSHOTS,
-        "part for part in chain if part.level != \"small\" or part.snapshot <= self._restored_id",
-        "part for part in chain if part.level != \"small\"",
+        'part for part in chain if part.level != "small" or part.snapshot <= self._restored_id',
+        'part for part in chain if part.level != "small"',
         "a periodic delta of the restored worker does not hold what was written before",
     ),
     Mutant(
         "inherited-parts-dropped-early",
         SNAPSHOTS,
-        "self._inherited if without_base else [], without_base",
-        "self._inherited if len(without_base) == self._worker_count else [], without_base",
+        "inherited = self._inherited if without_base else []",
+        "inherited = self._inherited if len(without_base) == self._worker_count else []",
         "workers without a base of their own lose the state of before the rescale",
     ),
     Mutant(
@@ -334,8 +338,8 @@ MUTANTS = [
     Mutant(
         "replies-before-commit",
         WORKER,
-        "                self._outbox.add_reply(key_group_of(id, key_group_count), reply)\n",
-        "                self._outbox.add_reply(key_group_of(id, key_group_count), reply); self._release(reply[0], [reply[1:]])\n",
+        "        self._outbox.add_reply(key_group_of(sender_id, self.config.key_group_count), reply)\n",
+        "        self._outbox.add_reply(key_group_of(sender_id, self.config.key_group_count), reply); self._feeds._release(reply[0], [reply])\n",
         "a client is told what is then rolled back",
     ),
     Mutant(
@@ -354,7 +358,7 @@ MUTANTS = [
     ),
     Mutant(
         "outbox-rows-dropped",
-        WORKER,
+        CAPTURE,
         "yield from outbox",
         "yield from ()",
         "a crash between commit and publication loses rows",
@@ -362,7 +366,7 @@ MUTANTS = [
     Mutant(
         "outbox-epoch-lost-at-restore",
         OUTBOX,
-        "epoch = int(sub.partition(\".\")[0])",
+        'epoch = int(sub.partition(".")[0])',
         "epoch = _OPEN",
         "rows published before a crash are published again under another name",
     ),
@@ -382,8 +386,8 @@ MUTANTS = [
     ),
     Mutant(
         "restored-replies-not-sent",
-        WORKER,
-        "            if name == incarnation:\n                self._release(name, [reply[1:] for reply in replies])",
+        FEEDS,
+        "            if name == incarnation:\n                self._release(name, replies)",
         "            if name == incarnation:\n                pass",
         "a client whose ingress lives waits for ever",
     ),
@@ -396,7 +400,7 @@ MUTANTS = [
     ),
     Mutant(
         "query-of-former-ingress-answered",
-        WORKER,
+        FEEDS,
         "self._reads = [read for read in self._reads if read[1] != log_id]",
         "pass",
         "a restarted ingress takes the answer to an old query for that to a new one",
@@ -404,16 +408,16 @@ MUTANTS = [
     # --- ingress ----------------------------------------------------------------------------------
     Mutant(
         "positions-to-the-highest",
-        WORKER,
-        "intervals = clip(self._restored_positions.get(log_id, []), low, high)",
-        "intervals = [(low, high, max((at for *_, at in self._restored_positions.get(log_id, [])), default=0))]",
+        FEEDS,
+        "intervals = clip(self._restored.get(log_id, []), low, high)",
+        "intervals = [(low, high, max((at for *_, at in self._restored.get(log_id, [])), default=0))]",
         "after a rescale events are skipped",
     ),
     Mutant(
         "positions-to-the-lowest",
-        WORKER,
-        "intervals = clip(self._restored_positions.get(log_id, []), low, high)",
-        "intervals = [(low, high, min((at for *_, at in self._restored_positions.get(log_id, [])), default=0))]",
+        FEEDS,
+        "intervals = clip(self._restored.get(log_id, []), low, high)",
+        "intervals = [(low, high, min((at for *_, at in self._restored.get(log_id, [])), default=0))]",
         "after a rescale events are taken twice",
     ),
     Mutant(
@@ -468,7 +472,7 @@ MUTANTS = [
     Mutant(
         "producers-of-older-segments-forgotten",
         LOG,
-        "self.producers.load(header[\"producers\"])",
+        'self.producers.load(header["producers"])',
         "pass",
         "as above, for requests of trimmed or older segments",
     ),
@@ -496,7 +500,7 @@ MUTANTS = [
     Mutant(
         "failed-sync-ignored",
         LOG,
-        "            batch.error = f\"{type(error).__name__}: {error}\"",
+        '            batch.error = f"{type(error).__name__}: {error}"',
         "            pass",
         "events whose fsync failed are acknowledged",
     ),
@@ -524,16 +528,13 @@ MUTANTS = [
 ]
 
 
-def hunt_all(mutants: list[Mutant], seeds: int = SEEDS_MAX, jobs: int = 2) -> list[Verdict]:
-    """Hunt every mutant, each in a process of its own, ``jobs`` at a time."""
-    import msgspec  # noqa: F401 - third parties are imported once, before the forks
-    import pyarrow.compute
-    import pyarrow.ipc  # noqa: F401
-    import xxhash  # noqa: F401
-
-    pyarrow.set_cpu_count(1)
+def hunt_all(mutants: list[Mutant], seeds: int = SEEDS_MAX, jobs: int = 2) -> Iterator[Verdict]:
+    """Hunt every mutant, each in a process of its own, ``jobs`` at a time; yield in their order."""
+    # Third parties are imported once, before the forks.
+    for name in ("msgspec", "xxhash", "pyarrow.compute", "pyarrow.ipc", "google.protobuf.message"):
+        importlib.import_module(name)
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(lambda mutant: forked_hunt(mutant, seeds), mutants))
+        yield from pool.map(lambda mutant: forked_hunt(mutant, seeds), mutants)
 
 
 def main() -> int:
@@ -545,14 +546,13 @@ def main() -> int:
     options = parser.parse_args()
     chosen = [mutant for mutant in MUTANTS if not options.names or mutant.name in options.names]
     survivors = 0
-    for at in range(0, len(chosen), options.jobs):
-        for verdict in hunt_all(chosen[at : at + options.jobs], options.seeds, options.jobs):
-            survivors += verdict.seed is None
-            fate = f"seed {verdict.seed}" if verdict.seed is not None else "SURVIVES"
-            print(
-                f"{verdict.name:40} {fate:12} {verdict.tried:5} tried {verdict.seconds:6.1f} s  {verdict.problem[:150]}",
-                flush=True,
-            )
+    for verdict in hunt_all(chosen, options.seeds, options.jobs):
+        survivors += verdict.seed is None
+        fate = f"seed {verdict.seed}" if verdict.seed is not None else "SURVIVES"
+        print(
+            f"{verdict.name:40} {fate:12} {verdict.tried:5} tried {verdict.seconds:6.1f} s  {verdict.problem[:150]}",
+            flush=True,
+        )
     return min(survivors, 1)
 
 
