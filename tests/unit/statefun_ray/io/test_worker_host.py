@@ -350,8 +350,8 @@ async def test_a_function_that_ends_or_cancels_itself_fails_like_any_other(targe
         coordinator.tell(Trigger(7, 1, "periodic", 0))
         await coordinator.hear(Ack)
 
-        core = host._core
-        assert core is not None
+        assert host._loop is not None
+        core = host._loop.core
         assert not task.done()
         await until(lambda: any(error in address.error for address in core._addresses.busy.values()))
     feed.close()
