@@ -53,8 +53,11 @@ def lag_of(status: dict[str, Any], counts: dict[str, Any]) -> int:
     if waiting or not accepted:
         return waiting
     last = status.get("last_snapshot") or {}
-    is_past_all = last.get("positions", {}).get(counts.get("log_id"), 0) >= accepted
-    return 0 if is_past_all and not last.get("in_flight", 0) else 1
+    if last.get("positions", {}).get(counts.get("log_id"), 0) < accepted:
+        return 1
+    # What parked addresses hold is processed as far as it goes; it waits for a person.
+    parked = sum(address["messages"] for address in status.get("parked_addresses", []))
+    return 1 if last.get("in_flight", 0) > parked else 0
 
 
 class CoordinatorActor:
@@ -159,7 +162,7 @@ class CoordinatorActor:
         name = ingress_name(self._deployment.name, 0)
         while not self._outcome.done():
             try:
-                actor = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
+                actor: Any = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
                 self._ingress = await actor.describe.remote()
                 self._tell_host_of_ingress()
                 await actor.hold.remote()  # ends with the process

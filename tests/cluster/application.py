@@ -25,9 +25,21 @@ class ClusterApplication:
     """Runs a module's functions on the Ray cluster this process has joined."""
 
     def __init__(
-        self, target: str, folder: Path, *, workers: int = 2, tuning: Tuning | None = None, **options: Any
-    ):
+        self,
+        target: str,
+        folder: Path,
+        *,
+        probe: str = "story/source",
+        workers: int = 2,
+        tuning: Tuning | None = None,
+        **options: Any,
+    ) -> None:
+        """Args:
+        probe: a function of the application, to ask for states of.
+        options: as `plan_deployment` takes them.
+        """
         self.target = target
+        self.probe = probe
         self.folder = folder
         self.workers = workers
         self.tuning = tuning
@@ -53,10 +65,9 @@ class ClusterApplication:
         self._client = HttpClient(self._running.url, timeout_s=WAIT_S)
         return self
 
-    def stop(self) -> dict[str, Any]:
-        outcome = self.running.stop()
+    def stop(self) -> None:
+        self.running.stop()
         self._ended()
-        return outcome
 
     def crash(self) -> None:
         """SIGKILL every process, and let none come back."""
@@ -101,12 +112,12 @@ class ClusterApplication:
     def ask(self, target: str, id: str, value: Any, *, wait_s: float = 30.0) -> Any:
         return self.client.ask(target, id, value, wait_s=wait_s).data
 
-    def state(self, target: str, id: str) -> dict[str, Any]:
+    def state(self, target: str, id: str, *, committed: bool = False) -> dict[str, Any]:
         """Return the live state, while its worker recovers as soon as it is back."""
         deadline = time.monotonic() + WAIT_S
         while True:
             try:
-                return self.client.state(target, id)
+                return self.client.state(target, id, committed=committed)
             except (OSError, RequestFailed) as error:
                 if time.monotonic() > deadline or (isinstance(error, RequestFailed) and error.status != 503):
                     raise
@@ -166,13 +177,12 @@ class ClusterApplication:
         self.wait_until(is_idle, timeout_s, "idle")
 
     def snapshot(self) -> int:
+        """Make everything applied so far durable; return the id of a snapshot that holds it."""
         status = self.status()
         begun = max(status["snapshot_open"] or 0, (status["last_snapshot"] or {"id": 0})["id"])
-        self.wait_until(
-            lambda: (self.status()["last_snapshot"] or {"id": 0})["id"] > begun,
-            what=f"a snapshot after {begun}",
-        )
-        return int(self.status()["last_snapshot"]["id"])
+        while (last := self.status()["last_snapshot"] or {"id": 0})["id"] <= begun:
+            self.state(self.probe, "probe", committed=True)  # asks for a snapshot, and waits for it
+        return int(last["id"])
 
     # --- what is done to it -------------------------------------------------------------------
 

@@ -8,12 +8,23 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import dataclass
 
-import ray
+START_S = 60
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where the head is."""
+
+    address: str
+    dashboard: str
 
 
 def main() -> None:
     """Start the head, say where it is, and wait."""
+    import ray
+
     context = ray.init(
         address="local",
         num_cpus=4,

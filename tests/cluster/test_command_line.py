@@ -19,7 +19,7 @@ import pytest
 from statefun_ray.api import open_checkpoint
 from statefun_ray.io.client import HttpClient
 from tests.cluster.application import leftovers
-from tests.cluster.conftest import Head
+from tests.cluster.head import Head
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 

@@ -15,22 +15,12 @@ import yaml
 
 from statefun_ray.api import open_checkpoint
 from tests.cluster.application import leftovers
-from tests.cluster.conftest import Head
+from tests.cluster.head import Head
 from tests.cluster.test_command_line import APP, ask
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 ROOT = Path(__file__).resolve().parents[2]
-
-MAIN = """
-import sys
-
-import statefun_ray
-from my_app import functions
-
-if __name__ == "__main__":
-    statefun_ray.run(functions, name="job-app", http="127.0.0.1:0", storage=sys.argv[1], log_dir=sys.argv[2])
-"""
 
 IN_ONE_FILE = (
     APP
@@ -88,14 +78,13 @@ def wait_ready(head: Head, job: str) -> str:
 @pytest.mark.parametrize(
     ("files", "entrypoint"),
     [
-        ({"my_app.py": APP, "main.py": MAIN}, "python main.py"),
         ({"apps/shop/start.py": IN_ONE_FILE}, "python apps/shop/start.py"),
         (
             {"my_app.py": APP},
             "statefun-ray run my_app:functions --name job-app --http 127.0.0.1:0 --storage {0} --log-dir {1}",
         ),
     ],
-    ids=["main", "one file", "command"],
+    ids=["one file", "command"],
 )
 def test_a_job_runs_until_it_is_stopped_with_a_final_snapshot(
     head: Head, tmp_path: Path, files: dict[str, str], entrypoint: str

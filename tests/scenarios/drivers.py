@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from statefun_checkpoints.store import ObjectStore, run_store
+import pytest
+
+from statefun_checkpoints.store import ObjectStore, open_store, run_store
 from statefun_checkpoints.verify import verify
+from statefun_ray.cluster.deployment import Tuning
 from statefun_ray.local import LocalApplication
+from tests.cluster.application import ClusterApplication
 from tests.scenarios.stories import functions
 
 
@@ -104,6 +108,25 @@ def launch_local(directory: Path, settings: Settings) -> Iterator[Driver]:
     assert_verified(app.store)
 
 
+@contextmanager
+def launch_cluster(directory: Path, settings: Settings) -> Iterator[Driver]:
+    """Every process a Ray actor, on the cluster of the session."""
+    app = ClusterApplication(
+        "tests.scenarios.stories:functions",
+        directory,
+        probe="story/total",
+        workers=settings.workers,
+        snapshot_interval=f"{settings.snapshot_interval_s * 1000:g}ms",
+        tuning=Tuning(
+            coordinator={"backoff_ms_min": 10, **(settings.coordinator or {})},
+            worker={"core": dict(settings.worker or {})},
+        ),
+    )
+    with app:
+        yield app
+    assert_verified(open_store(str(directory / "storage")))
+
+
 def assert_verified(store: ObjectStore) -> None:
     """Check hashes, chain and conservation of what a story has left in storage."""
     report = run_store(store, verify())
@@ -119,6 +142,8 @@ class Runner:
     abilities: frozenset[str] = frozenset()
 
 
-LOCAL = Runner("local", launch_local, frozenset({"own_store", "expiry", "files"}))
+LOCAL = Runner("local", launch_local, frozenset({"own_store", "expiry", "files", "quick_restart"}))
 
-DRIVERS: list[Runner] = [LOCAL]
+CLUSTER = Runner("cluster", launch_cluster, frozenset({"files", "expiry"}))
+
+DRIVERS: list[Any] = [LOCAL, pytest.param(CLUSTER, marks=pytest.mark.cluster)]

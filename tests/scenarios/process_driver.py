@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from statefun_ray.local import LocalApplication, LocalSpawner
+from statefun_ray.io.task_spawner import LocalSpawner
+from statefun_ray.local import LocalApplication
 from tests.scenarios.stories import functions
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -45,6 +45,7 @@ def test_a_message_that_became_due_while_nothing_ran_fires_after_the_start(play:
     app.wait_until(lambda: app.state("story/alarm", "a") == {"rung": {"x": 1}}, what="rung")
 
 
+@pytest.mark.needs("quick_restart")
 def test_a_cancelled_message_never_fires_even_if_cancelled_after_a_restart(play: Play) -> None:
     app = play()
     app.send("story/alarm", "a", {"set": "first", "ms": 2500})

@@ -1,3 +1,5 @@
+"""Fixtures of more than one folder of tests."""
+
 from __future__ import annotations
 
 import json
@@ -6,19 +8,10 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
-START_S = 60
-
-
-@dataclass(frozen=True)
-class Head:
-    """The Ray head of this session."""
-
-    address: str
-    dashboard: str
+from tests.cluster.head import START_S, Head
 
 
 @pytest.fixture(scope="session")
