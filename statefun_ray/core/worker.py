@@ -83,6 +83,8 @@ class WorkerConfig:
     """Events on their way from one ingress log: two rounds of the largest frame."""
     invocations_max: int = 1_024
     """Awaiting invocations in flight: bounds coroutines and connections."""
+    invocation_timeout_ms: int = 600_000
+    """An awaiting invocation that takes longer has failed: it holds its address and one of the above."""
     retry_deadline_ms: int = 3_600_000
     """An address that fails for an hour is parked."""
     base_deltas_max: int = 20

@@ -295,8 +295,11 @@ class WorkerLoop:
     async def _invoke(self, effect: Invoke) -> None:
         effects: InvocationEffects | None = None
         error: str | None = None
+        timeout_ms = self.core.config.invocation_timeout_ms
+        limit = asyncio.timeout(timeout_ms / 1000)
         try:
-            effects = await self._invoker.run(effect)
+            async with limit:
+                effects = await self._invoker.run(effect)
         except asyncio.CancelledError as cancelled:
             if not self._is_open:
                 raise
@@ -306,6 +309,11 @@ class WorkerLoop:
             # User code may raise anything; the address carries it and tries again.
             self._failures.report(effect.function_type, effect.id, raised)
             error = describe_error(raised)
+            if limit.expired():
+                error = (
+                    f"{effect.function_type}/{effect.id} was not done after invocation_timeout ({timeout_ms} ms); "
+                    "its effects are discarded and it is tried again"
+                )
         self._guarded(lambda core: core.invocation_done(effect.invocation_id, effects, error, wall_ms()))
 
     def _part_written(self, snapshot_id: int, kind: str, descriptor: PartDescriptor | None) -> None:

@@ -136,6 +136,11 @@ async def cancels(context: Context, message: Message) -> None:
     raise asyncio.CancelledError("cancelled by itself")
 
 
+@functions.bind("t/hangs")
+async def hangs(context: Context, message: Message) -> None:
+    await asyncio.Event().wait()
+
+
 class Feed:
     """An ingress log's feed that sends each worker the same events."""
 
@@ -197,6 +202,7 @@ async def cluster(
                 heartbeat_s=0.02,
                 lease_s=lease_s,
                 freeze_gc=False,
+                core={"invocation_timeout_ms": 50},
             ),
             functions,
             store if store is not None else MemoryStore(),
@@ -338,8 +344,13 @@ async def test_a_peer_of_another_generation_gets_no_channel() -> None:
             )
 
 
-@pytest.mark.parametrize(("target", "error"), [("t/quits", "SystemExit"), ("t/cancels", "CancelledError")])
-async def test_a_function_that_ends_or_cancels_itself_fails_like_any_other(target: str, error: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "error"),
+    [("t/quits", "SystemExit"), ("t/cancels", "CancelledError"), ("t/hangs", "invocation_timeout (50 ms)")],
+)
+async def test_a_function_that_ends_cancels_itself_or_hangs_fails_like_any_other(
+    target: str, error: str
+) -> None:
     feed = Feed(target, ["a"])
     address = await feed.listen()
     async with cluster(1) as (coordinator, [host], [task], _):
