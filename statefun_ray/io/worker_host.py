@@ -249,7 +249,6 @@ class WorkerHost:
             tell=self._tell,
             fail=self._fail,
         )
-        self._logs = dict(plan.logs)
         self._tell(Ready(config.generation, config.worker, keys))
 
     async def _load(self, core: Worker, plan: Plan, key_groups: tuple[int, int]) -> int:
@@ -348,6 +347,8 @@ class WorkerHost:
             return
         match message:
             case Plan():
+                # Now, not when loading is done: feeds that move meanwhile are told in between.
+                self._logs = dict(message.logs)
                 self._spawn(self._prepare(message))
             case Start():
                 assert self._loop is not None, "the coordinator starts those who are ready"

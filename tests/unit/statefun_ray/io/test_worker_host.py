@@ -17,6 +17,7 @@ from statefun_ray.core.control import (
     Ack,
     Committed,
     Heartbeat,
+    Logs,
     Plan,
     Ready,
     Shutdown,
@@ -94,7 +95,12 @@ class Coordinator:
         await self.wait(lambda: len(heard()) >= count)
         return heard()
 
-    async def start(self, count: int, logs: dict[str, tuple[str, int]] | None = None) -> None:
+    async def start(
+        self,
+        count: int,
+        logs: dict[str, tuple[str, int]] | None = None,
+        moved: dict[str, tuple[str, int]] | None = None,
+    ) -> None:
         hellos = sorted(await self.hear(WorkerHello, count), key=lambda hello: hello.worker)
         self.tell(
             Plan(
@@ -107,6 +113,8 @@ class Coordinator:
                 entry=None,
             )
         )
+        if moved is not None:
+            self.tell(Logs(7, moved))
         await self.hear(Ready, count)
         self.tell(Start(7))
 
@@ -254,6 +262,18 @@ async def test_events_of_a_feed_are_applied_and_their_rows_published_after_the_c
         assert [row.data for row in read_egress(store, "t/out", "egress")] == [1, 2, 3, 4, 5]
         assert frames.Trim(5) in feed.frames
         assert not host.is_idle()
+    feed.close()
+
+
+async def test_a_feed_that_moves_while_the_workers_load_is_found() -> None:
+    feed = Feed("t/count", ["a"] * 5)
+    address = await feed.listen()
+    async with cluster(1) as (coordinator, _, _, _):
+        await coordinator.start(1, logs={}, moved={"log": address})
+
+        await coordinator.wait(
+            lambda: any(isinstance(said, Heartbeat) and said.processed == 5 for said in coordinator.said)
+        )
     feed.close()
 
 
