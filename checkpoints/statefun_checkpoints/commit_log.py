@@ -140,7 +140,7 @@ class LogReader:
         """Find the newest slot with a few small reads, however long the log.
 
         Slots have no gaps, so "folder f holds its first slot" is true up to the newest folder and
-        false after: gallop, then bisect, then list that one folder. A plain LIST of the log would
+        false after: gallop, then bisect, then list from that folder on. A plain LIST of the log would
         grow with the application's age.
         """
         data = yield from self._ask(Get(layout.BOUNDARY))
@@ -158,7 +158,8 @@ class LogReader:
                 low = middle
             else:
                 high = middle
-        names = yield from self._ask(List(layout.log_folder(low * layout.SLOTS_PER_FOLDER)))
+        # From there on, and not that folder alone: a lost first slot must not look like the end.
+        names = yield from self._names_behind(low * layout.SLOTS_PER_FOLDER - 1)
         self.newest_slot = max(map(_slot_of, names), default=self.first_slot - 1)
 
     def _folder_begun(self, folder: int) -> StoreSteps[bool]:
