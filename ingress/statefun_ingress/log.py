@@ -251,7 +251,7 @@ class IngressLog:
             if not index or offset - index[-1][1] >= INDEX_BYTES:
                 index.append((end_seq, offset))
             if offsets and found.synced_seq > offsets[0][0]:
-                offsets.clear()
+                offsets = [unsynced for unsynced in offsets if unsynced[0] >= found.synced_seq]
             offsets.append((end_seq, offset))
             end_seq += found.event_count
             offset = found.end_offset
