@@ -9,7 +9,7 @@ SEEDS ?= 2000
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format unit simulate cluster bench lock clean
+.PHONY: help setup demo test lint format unit simulate simulate-coverage mutants cluster bench lock clean
 
 help: ## what can be run
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +21,9 @@ demo: setup ## 336,776 real flights, two kill -9, every row checked
 	@$(BIN)/python -m examples.flights.demo
 
 test: setup lint ## lint, types, architecture contracts and the whole test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -q -n 2 -m "not cluster and not simulation"
+	@$(BIN)/python -m pytest -q -m simulation
+	@$(BIN)/python -m pytest -q -m cluster
 
 lint: setup ## ruff, mypy --strict, import contracts
 	@$(BIN)/ruff check .
@@ -38,6 +40,12 @@ unit: setup ## the fast tests only
 
 simulate: setup ## the seeded simulator on its own: make simulate SEEDS=10000
 	@$(BIN)/statefun-ray simulate --seeds $(SEEDS)
+
+simulate-coverage: setup ## branches of the core that the simulator alone reaches
+	@$(BIN)/python -m tests.simulation.branches --seeds 300
+
+mutants: setup ## one-line bugs in the core, and the seed that finds each
+	@$(BIN)/python -m tests.simulation.mutants
 
 cluster: setup ## the tests that start a real Ray cluster
 	@$(BIN)/python -m pytest -m cluster

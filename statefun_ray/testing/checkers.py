@@ -6,11 +6,14 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from statefun_checkpoints import reader
-from statefun_checkpoints.model import Rows
+from statefun_checkpoints.model import FAILURES, Rows
 from statefun_checkpoints.store import run_store
 from statefun_checkpoints.verify import verify
 from statefun_ray.core.message import REPLY_NAMESPACE
+from statefun_ray.testing.workload import INLINE, ONCE
 
 if TYPE_CHECKING:
     from statefun_ray.testing.simulator import Simulation
@@ -23,10 +26,11 @@ def check_outcome(simulation: Simulation) -> list[str]:
         return ["there is no snapshot"]
     if entry.kind != "stop":
         return [f"the newest entry is a {entry.kind}, expected the stop"]
-    books, counts, parked = _states(run_store(simulation.store.objects, reader.load(entry)).state)
+    rows = run_store(simulation.store.objects, reader.load(entry)).state
+    books, counts, parked = _states(rows)
     return [
         *_check_books(simulation, books, counts),
-        *_check_poison(simulation, counts, parked),
+        *_check_poison(simulation, rows, counts, parked),
         *_check_egress(simulation),
         *_check_replies(simulation, books),
         *_check_reads(simulation, counts),
@@ -59,14 +63,26 @@ def _check_books(
             yield f"{address}: ran {count} times on ids {book['seen']}, expected {expected.count} on {expected.seen}"
         if book["errors"]:
             yield f"{address}: out of order: {book['errors']}"
+    once, anonymous = counts.pop((INLINE, ONCE), 0), simulation.anonymous
+    if not anonymous.answered <= once <= anonymous.sent:
+        yield f"{once} events without a number, expected {anonymous.answered} to {anonymous.sent}"
     for address in counts.keys() - simulation.workload.expected.keys():
         yield f"{address} ran {counts[address]} times, expected never"
 
 
-def _check_poison(simulation: Simulation, counts: dict[tuple[str, str], int], parked: int) -> Iterator[str]:
+def _is_parked(table: str, value: bytes | None) -> bool:
+    return table == FAILURES and value is not None and bool(msgspec.msgpack.decode(value)[0])
+
+
+def _check_poison(
+    simulation: Simulation, rows: Rows, counts: dict[tuple[str, str], int], parked: int
+) -> Iterator[str]:
     for address in simulation.poisons:
         if address in counts:
             yield f"{address}, which always fails, has state"
+    remembered = sum(_is_parked(table, value) for table, value in zip(rows.table, rows.value, strict=True))
+    if remembered != len(simulation.poisons):
+        yield f"{remembered} addresses are recorded as parked, expected {len(simulation.poisons)}"
     if parked != len(simulation.poisons):
         yield f"{parked} messages wait at the end, expected {len(simulation.poisons)}"
 
@@ -92,7 +108,7 @@ def _check_replies(simulation: Simulation, books: dict[tuple[str, str], Any]) ->
         for reply in producer.replies:
             given = books.get((reply.kind, reply.id), {"replies": {}})["replies"]
             recorded = given.get(f"{REPLY_NAMESPACE}/{reply.caller}")
-            if recorded != reply.count:
+            if recorded != reply.number:
                 yield f"{producer.name} got {reply}, but that function answered {recorded}"
     core = simulation.ingress.core
     if core is not None and len(core.pending):

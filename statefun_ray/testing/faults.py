@@ -40,6 +40,8 @@ class Faults:
     """A store request that fails without having happened."""
     store_ambiguous: float = 0
     """A store request that happens, perhaps later, but whose answer is lost."""
+    store_outage_ms: float = 0
+    """Mean time between outages in which no request is answered."""
     store_stall: float = 0
     """A store request that takes up to ``stall_ms_max``."""
     commit_stall: float = 0
@@ -88,6 +90,7 @@ def swarm(rng: Random) -> Faults:
         stuck_ms=sometimes(0.2, 80, 700),
         worker_lost_at_start=sometimes(0.1, 0.05, 0.2),
         store_lost=sometimes(0.3, 0.01, 0.15),
+        store_outage_ms=sometimes(0.15, 100, 800),
         store_ambiguous=sometimes(0.35, 0.02, 0.25),
         store_stall=sometimes(0.4, 0.02, 0.2),
         commit_stall=sometimes(0.3, 0.05, 0.4),

@@ -16,7 +16,7 @@ from statefun_ingress.frames import FrameSplitter, decode_worker_frame
 from statefun_ingress.log import IngressLog, encode_events
 from statefun_ingress.pending import ReplyValue
 from statefun_ingress.producers import Answer
-from statefun_ingress.record import Events
+from statefun_ingress.record import NO_PRODUCER, Events
 from statefun_ray.testing.world import Link, Process, SimulatedCrash
 
 if TYPE_CHECKING:
@@ -101,7 +101,9 @@ class SimulatedIngress(Process):
     def break_connection(self, worker: SimulatedWorker) -> None:
         """A connection breaks, and the worker connects again."""
         self.disconnect(worker)
-        self.world.after(self.world.rng.uniform(0.1, 20), worker, lambda: self.simulation.ingress.connect(worker))
+        self.world.after(
+            self.world.rng.uniform(0.1, 20), worker, lambda: self.simulation.ingress.connect(worker)
+        )
 
     def _receiver(self, worker: SimulatedWorker, connection: _Connection) -> Callable[[bytes], None]:
         splitter = FrameSplitter()
@@ -168,11 +170,16 @@ class SimulatedIngress(Process):
         self,
         events: Events,
         producer: str,
-        sequence: int,
+        sequence: int | None,
         answered: Callable[[], None],
         replied: Callable[[str, str, ReplyValue], None] | None,
     ) -> None:
-        """Take a request, as the HTTP app does; ``replied`` gets incarnation, request id and reply."""
+        """Take a request, as the HTTP app does.
+
+        Args:
+            sequence: None for a producer that does not number its requests.
+            replied: gets incarnation, request id and reply; None if no reply is wanted.
+        """
         core = self.core
         if core is None:
             return
@@ -201,7 +208,7 @@ class SimulatedIngress(Process):
                 answer_with,
                 received_at_ms=self.world.wall_ms(self),
                 producer_id=producer,
-                producer_sequence=sequence,
+                producer_sequence=NO_PRODUCER if sequence is None else sequence,
                 request_id=request_id,
             )
         except IngressError as error:
@@ -234,7 +241,9 @@ class SimulatedIngress(Process):
             self._commit_scheduled = False
             core.batch_synced(batch)
             if core.log.failure is not None:
-                simulation.crash_ingress(f"its log failed: {core.log.failure}")
+                # It goes on for a moment, and must refuse everything.
+                reason = f"its log failed: {core.log.failure}"
+                self.world.after(10, self, lambda: simulation.crash_ingress(reason))
                 return
             self._pump_all()
             self._schedule_commit()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statefun_ingress.pending import ReplyValue
 from statefun_ingress.record import Events
-from statefun_ray.testing.workload import COMMANDS, encode_commands
+from statefun_ray.testing.workload import COMMANDS, INLINE, ONCE, encode_commands
 
 if TYPE_CHECKING:
     from statefun_ray.testing.simulator import Simulation
@@ -26,7 +26,32 @@ class ReceivedReply(NamedTuple):
     id: str
     caller: str
     """The reply address that its function answered to."""
-    count: int
+    number: int
+    """How often the function had run."""
+
+
+class Anonymous:
+    """A client that numbers nothing and repeats nothing: each event comes at most once, and once if answered."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.sent = 0
+        self.answered = 0
+
+    def run(self) -> None:
+        """Send an event now, and others now and then."""
+        world, simulation = self.simulation.world, self.simulation
+        if not simulation.is_faulty:
+            return
+        value = encode_commands({"u": 0, "c": []})
+        events = Events([INLINE], [ONCE], [""], [""], [COMMANDS.typename], [value])
+        ingress = simulation.ingress
+        self.sent += 1
+        world.after(0.1, ingress, lambda: ingress.accept(events, "", None, self._count, None))
+        world.after(world.rng.uniform(20, 200), None, self.run)
+
+    def _count(self) -> None:
+        self.answered += 1
 
 
 class Producer:

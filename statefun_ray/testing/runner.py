@@ -63,9 +63,7 @@ class SimulationReport:
         return [*details, f"{self.seeds} seeds in {self.seconds:.1f} s ({rate:.1f} a second): {verdict}"]
 
 
-def simulate(
-    seeds: int | Iterable[int], start: int = 0, processes: int | None = None
-) -> SimulationReport:
+def simulate(seeds: int | Iterable[int], start: int = 0, processes: int | None = None) -> SimulationReport:
     """Run seeds of the simulator.
 
     Args:

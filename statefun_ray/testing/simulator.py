@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from statefun_checkpoints import retention
+from statefun_checkpoints import entry_format, layout, retention
 from statefun_checkpoints.commit_log import LogReader
 from statefun_checkpoints.errors import NoApplication
-from statefun_checkpoints.model import Entry
+from statefun_checkpoints.model import Boundary, Entry
 from statefun_checkpoints.store import run_store
 from statefun_checkpoints.store_requests import StoreSteps
 from statefun_ingress.frames import State
@@ -23,7 +23,7 @@ from statefun_ray.testing.checkers import check_outcome
 from statefun_ray.testing.coordinator_process import SimulatedCoordinator
 from statefun_ray.testing.faults import Faults, swarm
 from statefun_ray.testing.ingress_process import LOG_ID, SimulatedIngress
-from statefun_ray.testing.producer import Producer, Request
+from statefun_ray.testing.producer import Anonymous, Producer, Request
 from statefun_ray.testing.storage import SimulatedFiles, SimulatedSink, SimulatedStore
 from statefun_ray.testing.worker_process import SimulatedWorker
 from statefun_ray.testing.workload import AWAITING_POISON, POISON, UNKNOWN, Workload
@@ -89,6 +89,10 @@ class Simulation:
             Producer(self, f"p{number}", self._requests(requests, self.poisons if number == 0 else []))
             for number in range(self.rng.choice([1, 2]))
         ]
+        self.anonymous = Anonymous(self)
+        self.slots_per_folder = self.rng.choice([4, layout.SLOTS_PER_FOLDER])
+        """Of the commit log: a log of many folders in one run, and of one folder in another."""
+        self.first_slot = self.rng.choice([0, 0, 8])
         self._quiet_since_ms = 0.0
         self._is_settled = False
         self._is_stopping = False
@@ -109,12 +113,25 @@ class Simulation:
 
     def run(self) -> list[str]:
         """Run to the end and return what is wrong."""
+        usual = layout.SLOTS_PER_FOLDER
+        layout.SLOTS_PER_FOLDER = self.slots_per_folder
+        try:
+            return self._run()
+        finally:
+            layout.SLOTS_PER_FOLDER = usual
+
+    def _run(self) -> list[str]:
+        assert self.final_entry() is None, "nothing is stored yet"
+        if self.first_slot:
+            boundary = entry_format.encode(Boundary(first_slot=self.first_slot))
+            self.store.objects.put(layout.BOUNDARY, boundary)
         self.ingress.boot()
         self._start_coordinator()
         self._operate()
         self._watch()
         for producer in self.producers:
             producer.run()
+        self.anonymous.run()
         self._schedule_faults()
         self._read_now_and_then()
         self.world.run_until(lambda: not self.is_faulty, 1e9)
@@ -212,6 +229,7 @@ class Simulation:
         self._repeat(faults.freeze_ms, self._freeze)
         self._repeat(faults.stuck_ms, self._stick)
         self._repeat(faults.feed_break_ms, self._break_feed)
+        self._repeat(faults.store_outage_ms, self._close_store)
         self._repeat(faults.stop_ms, lambda: self.coordinator.stop())
 
     def _repeat(self, mean_ms: float, fault: Callable[[], None]) -> None:
@@ -284,6 +302,11 @@ class Simulation:
             until_ms = self.world.time_ms + self.rng.uniform(60, self.faults.freeze_ms_max)
             self.world.note(f"a function holds {worker.name} until {until_ms:.0f}")
             worker.stick(until_ms)
+
+    def _close_store(self) -> None:
+        until_ms = self.world.time_ms + self.rng.uniform(20, 200)
+        self.world.note(f"the store is away until {until_ms:.0f}")
+        self.store.go_away(until_ms)
 
     def _break_feed(self) -> None:
         connected = list(self.ingress.connections)
@@ -363,7 +386,7 @@ class Simulation:
         )
 
     def _has_snapshot(self) -> bool:
-        return len(self.coordinators) > 0 and self.final_entry() is not None
+        return self.final_entry() is not None
 
     def final_entry(self) -> Entry | None:
         """Return the newest snapshot in the log."""
@@ -383,5 +406,5 @@ def _newest() -> StoreSteps[Entry | None]:
 def _retained() -> StoreSteps[list[Entry]]:
     log = LogReader()
     yield from log.open()
-    entries = yield from log.entries(count=log.newest_slot + 1)
+    entries = yield from log.entries(count=log.newest_slot + 1 - log.first_slot)
     return retention.retained([entry for entry in entries if isinstance(entry, Entry)])

@@ -24,6 +24,11 @@ class SimulatedStore:
         self._world = world
         self._faults = faults
         self.objects = MemoryStore()
+        self._away_until_ms = 0.0
+
+    def go_away(self, until_ms: float) -> None:
+        """Answer nothing for a while."""
+        self._away_until_ms = until_ms
 
     def request(
         self,
@@ -42,7 +47,7 @@ class SimulatedStore:
             if world.chance(stall):
                 before_ms = world.rng.uniform(0, faults.stall_ms_max)
         unavailable = StoreUnavailable(path, type(request).__name__.lower(), "simulated")
-        if is_faulty and world.chance(faults.store_lost):
+        if world.time_ms < self._away_until_ms or (is_faulty and world.chance(faults.store_lost)):
             world.after(before_ms, process, lambda: failed(unavailable))
             return
         is_ambiguous = is_faulty and world.chance(faults.store_ambiguous)
@@ -62,9 +67,12 @@ class SimulatedStore:
 
         if is_ambiguous and world.rng.random() < 0.5:
             world.after(before_ms / 2, process, lambda: failed(unavailable))
-            world.after(before_ms, None, lambda: perform(self.objects, request) and None)
+            world.after(before_ms, None, lambda: self._perform(request))
         else:
             world.after(before_ms, None, happen)
+
+    def _perform(self, request: StoreRequest) -> None:
+        perform(self.objects, request)
 
     def run(
         self,
@@ -114,6 +122,13 @@ class SimulatedFiles:
         self._files: dict[str, bytearray] = {}
         self._skipped: dict[str, tuple[int, int]] = {}
         """Bytes that a failed fsync dropped from the list of what is to be written."""
+
+    def copy(self) -> SimulatedFiles:
+        """Return the same files on a disk without faults."""
+        other = SimulatedFiles(self._world, Faults(duration_ms=0))
+        other._files = {name: bytearray(data) for name, data in self._files.items()}
+        other._durable = dict(self._durable)
+        return other
 
     def _is_faulty(self) -> bool:
         return self._world.time_ms < self._faults.duration_ms

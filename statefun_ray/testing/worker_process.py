@@ -179,13 +179,13 @@ class SimulatedWorker(Process):
         # A parked address stays parked over a recovery, and is tried again after a stop.
         if entry is not None:
             failures = zip(state.table, state.value, strict=True)
-            parked = sum(table == FAILURES and value is not None and value[1] == 0xC3 for table, value in failures)
+            parked = sum(
+                table == FAILURES and value is not None and value[1] == 0xC3 for table, value in failures
+            )
             expected = 0 if entry.kind == "stop" else parked
             found = core.heartbeat(0).parked_count
             if found != expected:
-                self.simulation.problem(
-                    f"{self.name} restored {found} parked addresses, expected {expected}"
-                )
+                self.simulation.problem(f"{self.name} restored {found} parked addresses, expected {expected}")
 
     def _receiver(self, peer: SimulatedWorker) -> Callable[[bytes], None]:
         sender = self.index

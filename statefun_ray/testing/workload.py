@@ -38,6 +38,8 @@ POISON: Final = "simulation/poison"
 AWAITING_POISON: Final = "simulation/awaiting-poison"
 UNKNOWN: Final = "simulation/unknown"
 """No application has it."""
+ONCE: Final = "anonymous"
+"""The id of events from clients that do not number them and never repeat one."""
 NEVER: Final = "never"
 """The id of messages that are cancelled before they are due."""
 FAR_MS: Final = 3_600_000_000

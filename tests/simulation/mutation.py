@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterable, Iterator
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
@@ -126,27 +128,57 @@ def hunt(mutant: Mutant | None, seeds: int = SEEDS_MAX) -> Verdict:
         where = traceback.extract_tb(error.__traceback__)[-1]
         problem = f"{type(error).__name__}: {error} ({where.filename.rpartition('/')[2]}:{where.lineno})"
     seconds = time.monotonic() - began_s
-    return Verdict(name, seed if problem else None, tried, problem.splitlines()[0] if problem else "", seconds)
+    return Verdict(
+        name, seed if problem else None, tried, problem.splitlines()[0] if problem else "", seconds
+    )
 
 
-def forked_hunt(mutant: Mutant | None, seeds: int = SEEDS_MAX) -> Verdict:
-    """Hunt in a fork of this process, which must have imported nothing of ours."""
+def hunt_all(mutants: Iterable[Mutant], seeds: int = SEEDS_MAX, jobs: int = 2) -> Iterator[Verdict]:
+    """Hunt every mutant in a fork of its own, ``jobs`` at a time; yield verdicts as they come.
+
+    This process must have imported nothing of ours and must have no threads: a fork of one that
+    has can wait for a lock that nobody holds any more.
+    """
+    running: dict[int, tuple[Mutant, int]] = {}
+    waiting = list(mutants)[::-1]
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                mutant = waiting.pop()
+                pid, reader = _fork(mutant, seeds)
+                running[pid] = (mutant, reader)
+            pid, _ = os.wait()
+            mutant, reader = running.pop(pid)
+            with os.fdopen(reader, encoding="utf-8") as pipe:
+                answer = pipe.read()
+            if not answer:
+                raise RuntimeError(f"the hunt for {mutant.name} died; run it alone to see why")
+            name, seed, tried, problem, seconds = answer.split("\0")
+            yield Verdict(name, None if seed == "None" else int(seed), int(tried), problem, float(seconds))
+    finally:
+        for pid in running:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _fork(mutant: Mutant, seeds: int) -> tuple[int, int]:
+    """Begin a hunt; return the process and where its verdict, far smaller than a pipe, can be read."""
     reader, writer = os.pipe()
     child = os.fork()
-    if child == 0:
-        os.close(reader)
+    if child:
+        os.close(writer)
+        return child, reader
+    try:
         verdict = hunt(mutant, seeds)
-        with os.fdopen(writer, "w", encoding="utf-8") as pipe:
-            pipe.write(
-                "\0".join([verdict.name, str(verdict.seed), str(verdict.tried), verdict.problem, f"{verdict.seconds:.3f}"])
-            )
+        fields = (
+            verdict.name,
+            verdict.seed,
+            verdict.tried,
+            verdict.problem[:1_000],
+            f"{verdict.seconds:.3f}",
+        )
+        os.write(writer, "\0".join(map(str, fields)).encode())
+    except BaseException:  # noqa: BLE001 - nothing may get out of the fork
+        traceback.print_exc()
+    finally:
         os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, encoding="utf-8") as pipe:
-        answer = pipe.read()
-    os.waitpid(child, 0)
-    if not answer:
-        name = mutant.name if mutant is not None else "none"
-        return Verdict(name, -1, 0, "the process died", 0.0)
-    name, seed, tried, problem, seconds = answer.split("\0")
-    return Verdict(name, None if seed == "None" else int(seed), int(tried), problem, float(seconds))

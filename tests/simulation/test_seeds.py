@@ -66,7 +66,9 @@ print(*[history(seed) for seed in {REPEATED}])
             env={
                 **os.environ,
                 "PYTHONHASHSEED": hash_seed,
-                "PYTHONPATH": os.pathsep.join(map(str, (root, root / "sdk", root / "ingress", root / "checkpoints"))),
+                "PYTHONPATH": os.pathsep.join(
+                    map(str, (root, root / "sdk", root / "ingress", root / "checkpoints"))
+                ),
             },
         ).stdout.split()
         for hash_seed in ("0", "1")
