@@ -63,7 +63,9 @@ class Application:
         if has_delta:
             level: Level = "small" if opened.rhythm == "reply" else "periodic"
             parts.append(
-                part("delta", worker, opened.snapshot_id, self.ranges[worker], level=level, is_inline=is_inline)
+                part(
+                    "delta", worker, opened.snapshot_id, self.ranges[worker], level=level, is_inline=is_inline
+                )
             )
         parts.append(part("transient", worker, opened.snapshot_id, self.ranges[worker]))
         if base and not base_is_empty:
@@ -81,7 +83,12 @@ class Application:
         return self.snapshots.acknowledge(worker, opened.snapshot_id, ack)
 
     def commit(
-        self, rhythm: Rhythm = "periodic", *, bases: Sequence[int] = (), base: int = 0, is_inline: bool = False
+        self,
+        rhythm: Rhythm = "periodic",
+        *,
+        bases: Sequence[int] = (),
+        base: int = 0,
+        is_inline: bool = False,
     ) -> Entry:
         """Commit a snapshot; workers in ``bases`` attach a base labelled ``base``."""
         self.snapshots.begin(rhythm, 0)
@@ -91,7 +98,9 @@ class Application:
 
     def write(self) -> Entry:
         self.slot += 1
-        entry = msgspec.structs.replace(self.snapshots.entry(now_ms=0), slot=self.slot, nonce="n", generation=1)
+        entry = msgspec.structs.replace(
+            self.snapshots.entry(now_ms=0), slot=self.slot, nonce="n", generation=1
+        )
         self.snapshots.committed(entry)
         return entry
 
