@@ -33,6 +33,8 @@ LINE_S: Final = 10.0
 
 FAREWELL_S: Final = 0.5
 
+SAME_SIGNAL_S: Final = 0.5
+
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -42,7 +44,7 @@ class Watch:
     def __init__(self, application: Application, say: Callable[[str], None]) -> None:
         self._application = application
         self._say = say
-        self._signals: list[int] = []
+        self._signalled_s: list[float] = []
         self._last_counts: tuple[Any, ...] = ()
         self._last_line_s = time.monotonic()
         self._generation = 0
@@ -85,7 +87,10 @@ class Watch:
             return {}  # only the main thread may; the program around us decides
 
         def note(number: int, frame: FrameType | None) -> None:
-            self._signals.append(number)
+            now_s = time.monotonic()
+            # One Ctrl-C or `ray job stop` may reach this process by more than one way.
+            if not self._signalled_s or now_s - self._signalled_s[-1] >= SAME_SIGNAL_S:
+                self._signalled_s.append(now_s)
 
         return {number: signal.signal(number, note) for number in _SIGNALS}
 
@@ -102,7 +107,7 @@ class Watch:
                     return
                 finished = self._application.coordinator.finished.remote()  # Ray is restarting it
                 time.sleep(0.2)
-            if self._signals:
+            if self._signalled_s:
                 if not self._ends_with_us:
                     self._say(f"\n{self._application.name} goes on running; this program leaves")
                     return
@@ -123,10 +128,10 @@ class Watch:
     def _stop(self, finished: Any) -> None:
         application = self._application
         self._say(f"\nending {application.name} with a final snapshot (once more: at once) ...")
-        seen = len(self._signals)
+        seen = len(self._signalled_s)
         call = application.coordinator.stop.remote()
         deadline = time.monotonic() + operate.STOP_S
-        while time.monotonic() < deadline and len(self._signals) == seen:
+        while time.monotonic() < deadline and len(self._signalled_s) == seen:
             done, _ = ray.wait([call], timeout=0.1)
             if not done:
                 continue
