@@ -139,6 +139,7 @@ class WorkerHost:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._ticked_at = time.monotonic()
         self._ended: asyncio.Future[WorkerFailure | None] | None = None
+        self._is_killed = False
         self._is_running = False
         self._is_started = False
         self._logs: dict[str, tuple[str, int]] = {}
@@ -147,14 +148,14 @@ class WorkerHost:
 
     async def run(self) -> str:
         """Work until the generation ends; return why it did, empty after an orderly shutdown."""
-        loop = asyncio.get_running_loop()
-        self._ended = loop.create_future()
+        if self._is_killed:
+            return "killed"
+        self._ended = asyncio.get_running_loop().create_future()
         self._is_running = True
+        # As a task of its own: a kill must not wait for a coordinator that does not answer.
+        self._spawn(self._begin())
         try:
-            await self._begin()
             failure = await self._ended
-        except (OSError, WorkerFailure) as error:
-            failure = error if isinstance(error, WorkerFailure) else WorkerFailure(describe_error(error))
         finally:
             self._is_running = False
         if failure is not None:
@@ -169,6 +170,7 @@ class WorkerHost:
 
     def kill(self) -> None:
         """End as a crash would: connections are cut, nothing more is written or said."""
+        self._is_killed = True
         self._is_running = False
         self._cancel()
         self._mesh.abort()
@@ -392,6 +394,8 @@ class WorkerHost:
         error = task.exception()
         if isinstance(error, WorkerFailure):
             self._fail(error.reason, is_final=error.is_final)
+        elif isinstance(error, OSError):
+            self._fail(describe_error(error))  # a peer or the coordinator is not there, or refuses us
         elif error is not None:
             logger.error("worker %d failed", self.config.worker, exc_info=error)
             self._fail(describe_error(error))

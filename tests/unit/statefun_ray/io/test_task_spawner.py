@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import ClassVar
 
 from statefun_checkpoints.store import MemoryStore
 from statefun_ray.io.task_spawner import TaskSpawner
@@ -40,14 +42,29 @@ class Desk:
                 await self.changed.wait()
 
 
-async def silent_coordinator() -> tuple[asyncio.Server, tuple[str, int]]:
-    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
+class Silence(asyncio.Protocol):
+    """One accepted connection, on which nothing is said."""
 
-    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    transports: ClassVar[list[asyncio.BaseTransport]] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transports.append(transport)
+
+
+@asynccontextmanager
+async def silent_coordinator() -> AsyncIterator[tuple[str, int]]:
+    """Accept connections, and say nothing."""
+    server = await asyncio.get_running_loop().create_server(Silence, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
-    return server, (host, port)
+    try:
+        yield host, port
+    finally:
+        await asyncio.sleep(0.01)  # what has been accepted becomes a transport
+        server.close()
+        for transport in Silence.transports:
+            transport.close()
+        Silence.transports.clear()
+        await asyncio.sleep(0.01)
 
 
 async def test_workers_that_end_are_reported_with_their_reason() -> None:
@@ -63,21 +80,32 @@ async def test_workers_that_end_are_reported_with_their_reason() -> None:
 
 async def test_a_worker_can_be_killed_alone_and_a_fenced_one_ends() -> None:
     desk = Desk()
-    server, address = await silent_coordinator()
-    await desk.spawner.start_workers(3, 3, address)
-    await asyncio.sleep(0)
+    async with silent_coordinator() as address:
+        await desk.spawner.start_workers(3, 3, address)
+        await asyncio.sleep(0)
 
-    desk.spawner.kill(2, 0)  # another generation's
-    desk.spawner.kill(3, 1)
-    await desk.wait_lost(1)
-    assert desk.lost == [(3, 1, "killed")]
+        desk.spawner.kill(2, 0)  # another generation's
+        desk.spawner.kill(3, 1)
+        await desk.wait_lost(1)
+        assert desk.lost == [(3, 1, "killed")]
 
-    desk.fence[2]("its lease has ended")
-    await desk.wait_lost(2)
-    assert desk.lost[1] == (3, 2, "killed")
+        desk.fence[2]("its lease has ended")
+        await desk.wait_lost(2)
+        assert desk.lost[1] == (3, 2, "killed")
 
-    await desk.spawner.stop_workers(2)
-    assert list(desk.spawner.hosts) == [0]
-    await desk.spawner.stop_workers(3)
-    await desk.wait_lost(3)
-    server.close()
+        await desk.spawner.stop_workers(2)
+        assert list(desk.spawner.hosts) == [0]
+        await desk.spawner.stop_workers(3)
+        await desk.wait_lost(3)
+
+
+async def test_a_worker_killed_before_its_first_step_never_begins() -> None:
+    desk = Desk()
+    async with silent_coordinator() as address:
+        await desk.spawner.start_workers(3, 1, address)
+        desk.spawner.kill(3, 0)
+
+        await desk.wait_lost(1)
+
+        assert desk.lost == [(3, 0, "killed")]
+        assert Silence.transports == []
