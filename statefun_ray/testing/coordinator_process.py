@@ -128,6 +128,8 @@ class SimulatedCoordinator(Process):
 
     def _start_workers(self, generation: int, count: int) -> None:
         world, simulation = self.world, self.simulation
+        if self.mistake:
+            simulation.problem(f"{self.name} starts workers, with a mistake in its {self.mistake}")
         for index in range(count):
             worker = SimulatedWorker(simulation, self, generation, index)
             self.workers.append(worker)
@@ -139,10 +141,12 @@ class SimulatedCoordinator(Process):
     def _send(self, index: int, message: ToWorker) -> None:
         world, simulation = self.world, self.simulation
         data = encode_control(message)
-        strays = simulation.is_faulty and world.chance(simulation.faults.misdelivered)
         for worker in self.workers:
-            if worker.index == index and (worker.generation == self.core.generation or strays):
+            if worker.index == index and worker.generation == self.core.generation:
                 worker.from_coordinator.send(data)
+        if simulation.is_faulty and world.chance(simulation.faults.misdelivered):
+            # A copy comes late, to a worker of whatever generation runs then.
+            world.after(world.rng.uniform(0, 150), None, lambda: simulation.mislead_worker(index, message))
 
     def _collect(self, slots: list[int], generation: int) -> None:
         if self._is_collecting:

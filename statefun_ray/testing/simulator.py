@@ -18,6 +18,7 @@ from statefun_checkpoints.model import Boundary, Entry
 from statefun_checkpoints.store import run_store
 from statefun_checkpoints.store_requests import StoreSteps
 from statefun_ingress.frames import State
+from statefun_ray.core.control import ToCoordinator, ToWorker, encode_control
 from statefun_ray.testing import epilogue
 from statefun_ray.testing.checkers import check_outcome
 from statefun_ray.testing.coordinator_process import SimulatedCoordinator
@@ -245,6 +246,17 @@ class Simulation:
 
     def _current_workers(self) -> list[SimulatedWorker]:
         return [worker for worker in self.coordinator.workers if worker.is_alive]
+
+    def mislead_worker(self, index: int, message: ToWorker) -> None:
+        """A message meant for a worker of another generation arrives at the present one."""
+        for worker in self._current_workers():
+            if worker.index == index and worker.generation != message.generation:
+                worker.from_coordinator.send(encode_control(message))
+
+    def mislead_coordinator(self, message: ToCoordinator) -> None:
+        """What a worker of another generation says arrives at the present coordinator."""
+        if self.coordinator.core.generation != message.generation:
+            self.coordinator.hear(encode_control(message))
 
     def _crash_worker(self) -> None:
         workers = self._current_workers()

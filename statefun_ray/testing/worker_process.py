@@ -60,6 +60,8 @@ class SimulatedWorker(Process):
         self.from_coordinator = Link(self.world, self, self._hear, slow)
         self.to_ingress: Link | None = None
         self._invoker = EmbeddedInvoker(simulation.functions)
+        self._base_pause_ms = self.world.rng.choice((0.3, 0.3, 5, 20))
+        """Between two slices of a base: some workers finish theirs long after others."""
         self._turn_scheduled = False
         self._wake_ms = 0.0
         self._heard_ms = self.world.time_ms
@@ -100,7 +102,9 @@ class SimulatedWorker(Process):
     def _tell(self, message: ToCoordinator) -> None:
         self.to_coordinator.send(encode_control(message))
         if self.simulation.is_faulty and self.world.chance(self.simulation.faults.misdelivered):
-            self.simulation.coordinators[-1].hear(encode_control(message))
+            # A copy comes late, and to whoever coordinates then.
+            delay_ms = self.world.rng.uniform(0, 150)
+            self.world.after(delay_ms, None, lambda: self.simulation.mislead_coordinator(message))
 
     def _beat(self) -> None:
         world, simulation = self.world, self.simulation
@@ -291,13 +295,15 @@ class SimulatedWorker(Process):
         world.after(world.rng.choice([0.1, 2, 30, 150]) * world.rng.random(), self, complete)
 
     def _encode(self, effect: do.WritePart, slices: Iterator[Rows], rows: Rows) -> None:
-        for _ in range(self.world.rng.choice((1, 1_000, 1_000))):
+        is_slow = effect.kind == "base" and self._base_pause_ms > 1
+        for _ in range(1 if is_slow else self.world.rng.choice((1, 1_000, 1_000))):
             portion = next(slices, None)
             if portion is None:
                 self._write(effect, rows)
                 return
             rows.extend(portion)
-        self.world.after(0.3, self, lambda: self._encode(effect, slices, rows))
+        pause_ms = self._base_pause_ms if effect.kind == "base" else 0.3
+        self.world.after(pause_ms, self, lambda: self._encode(effect, slices, rows))
 
     def _write(self, effect: do.WritePart, rows: Rows) -> None:
         part = writer.encode(
