@@ -18,6 +18,8 @@ SHARE_MIN: Final = 0.95
 
 FILES: Final = (
     "statefun_ray/core/worker.py",
+    "statefun_ray/core/feeds.py",
+    "statefun_ray/core/snapshots.py",
     "statefun_ray/core/coordinator.py",
     "statefun_ray/core/state.py",
     "statefun_ray/core/timers.py",

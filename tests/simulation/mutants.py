@@ -232,6 +232,7 @@ MUTANTS = [
         "inherited = self._inherited if without_base else []",
         "inherited = self._inherited if len(without_base) == self._worker_count else []",
         "workers without a base of their own lose the state of before the rescale",
+        start=666,
     ),
     Mutant(
         "counts-start-again",
@@ -303,6 +304,7 @@ MUTANTS = [
         "            resolve.check_functions(restored, self._functions)",
         "            pass",
         "an application starts without a state that it has",
+        start=157,
     ),
     Mutant(
         "stale-collector-deletes-newer",
