@@ -18,7 +18,12 @@ from tests.cluster.application import leftovers
 from tests.cluster.head import Head
 from tests.cluster.test_command_line import APP, ask
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.usefixtures("cluster"),
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 
