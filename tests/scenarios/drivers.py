@@ -6,6 +6,7 @@ leave out what it cannot do; stories ask for it by name (`needs`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from statefun_checkpoints.verify import verify
 from statefun_ray.cluster.deployment import Tuning
 from statefun_ray.local import LocalApplication
 from tests.cluster.application import ClusterApplication
+from tests.scenarios.simulated_driver import SimulatedApplication
 from tests.scenarios.stories import functions
 
 
@@ -127,6 +129,29 @@ def launch_cluster(directory: Path, settings: Settings) -> Iterator[Driver]:
     assert_verified(open_store(str(directory / "storage")))
 
 
+@contextmanager
+def launch_simulated(directory: Path, settings: Settings) -> Iterator[Driver]:
+    """Every process simulated, in simulated time, on a store of real files."""
+    app = SimulatedApplication(
+        functions,
+        store=settings.store or open_store(str(directory / "storage")),
+        workers=settings.workers,
+        snapshot_interval_s=settings.snapshot_interval_s,
+        worker=settings.worker,
+        coordinator={"backoff_ms_min": 10, **(settings.coordinator or {})},
+    )
+    try:
+        yield app.start()
+    finally:
+        app.close()
+    assert_verified(app.store)
+
+
+def now_s(app: Driver) -> float:
+    """Return the time that passes for ``app``, from an arbitrary beginning."""
+    return app.now_s() if isinstance(app, SimulatedApplication) else time.monotonic()
+
+
 def assert_verified(store: ObjectStore) -> None:
     """Check hashes, chain and conservation of what a story has left in storage."""
     report = run_store(store, verify())
@@ -146,4 +171,8 @@ LOCAL = Runner("local", launch_local, frozenset({"own_store", "expiry", "files",
 
 CLUSTER = Runner("cluster", launch_cluster, frozenset({"files", "expiry"}))
 
-DRIVERS: list[Any] = [LOCAL, pytest.param(CLUSTER, marks=pytest.mark.cluster)]
+SIMULATED = Runner(
+    "simulated", launch_simulated, frozenset({"own_store", "expiry", "files", "quick_restart"})
+)
+
+DRIVERS: list[Any] = [LOCAL, SIMULATED, pytest.param(CLUSTER, marks=pytest.mark.cluster)]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests.scenarios.conftest import Play
+from tests.scenarios.drivers import now_s
 
 pytestmark = pytest.mark.slow
 
@@ -38,9 +37,9 @@ def test_a_message_that_became_due_while_nothing_ran_fires_after_the_start(play:
     app.wait_idle()
 
     app.stop()
-    due = time.monotonic() + 0.1
+    due = now_s(app) + 0.1
     app.start()
-    app.wait_until(lambda: time.monotonic() > due, what="due")
+    app.wait_until(lambda: now_s(app) > due, what="due")
 
     app.wait_until(lambda: app.state("story/alarm", "a") == {"rung": {"x": 1}}, what="rung")
 
@@ -65,10 +64,10 @@ def test_a_cancelled_message_never_fires_even_if_cancelled_after_a_restart(play:
 def test_state_that_expired_while_nothing_ran_is_gone_after_the_start(play: Play) -> None:
     app = play()
     assert app.ask("story/forgetful", "a", {"remember": 1}) == {"short": 1, "lasting": 1}
-    written = time.monotonic()
+    written = now_s(app)
 
     app.restart(workers=1)
-    app.wait_until(lambda: time.monotonic() > written + 0.35, what="expired")
+    app.wait_until(lambda: now_s(app) > written + 0.35, what="expired")
 
     assert app.ask("story/forgetful", "a", {}) == {"short": None, "lasting": 1}
     assert app.state("story/forgetful", "a") == {"lasting": 1}
