@@ -56,6 +56,8 @@ class SimulatedCoordinator(Process):
         )
         self._collector = retention.Collector(grace_ms=rng.choice([0, 0, 50]))
         self._is_collecting = False
+        self._collect_after_ms = rng.choice([0, 0, 250])
+        """It is background work, and may come to its turn when another generation runs."""
 
     def boot(self) -> None:
         """The process runs."""
@@ -159,4 +161,5 @@ class SimulatedCoordinator(Process):
         steps = self._collector.run(
             retained_slots=slots, generation=generation, now_ms=int(self.world.time_ms)
         )
-        self.simulation.store.run(self, steps, over, over)
+        delay_ms = self._collect_after_ms * self.world.rng.random()
+        self.world.after(delay_ms, self, lambda: self.simulation.store.run(self, steps, over, over))
