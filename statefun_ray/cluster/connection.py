@@ -27,6 +27,7 @@ import statefun_checkpoints
 import statefun_ingress
 import statefun_ray
 import statefun_sdk
+from statefun_ray.cluster import registry
 from statefun_ray.cluster.deployment import NAMESPACE
 from statefun_ray.cluster.errors import ClusterUnreachable
 
@@ -105,7 +106,8 @@ def connect(address: str, *, cpus: float = 0.0, ship_code: Sequence[str] = ()) -
     Raises:
         ClusterUnreachable: nothing answers there, or not to us.
     """
-    _set_auth_mode(starting=address == LOCAL)
+    own = address == LOCAL or any(note.local and note.address == address for note in registry.notes())
+    _set_auth_mode(own=own)
     common: dict[str, Any] = {
         "namespace": NAMESPACE,
         "logging_level": logging.WARNING,
@@ -177,19 +179,26 @@ def _address_of_started_head() -> str | None:
     return address or None
 
 
-def _set_auth_mode(*, starting: bool) -> None:
-    """Say explicitly whether Ray's token authentication is on, before Ray guesses.
+def _set_auth_mode(*, own: bool) -> None:
+    """Say explicitly whether Ray's token authentication is on, and with which token, before Ray guesses.
 
-    A cluster of our own always has it: it listens on the machine's network interfaces. For
-    joining, a token that is there is used; a cluster without authentication does not mind.
+    A cluster of our own always has it: it listens on the machine's network interfaces. Its token is
+    not in Ray's usual place, where it would switch authentication on for every later `ray start`.
+    For joining another, a token that is there is used; a cluster without does not mind.
+
+    Args:
+        own: the cluster is one that an application starts, or has started, for itself.
     """
-    token_file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    mode = os.environ.get("RAY_AUTH_MODE")
+    environment = os.environ
+    if own and not environment.get("RAY_AUTH_TOKEN") and not environment.get("RAY_AUTH_TOKEN_PATH"):
+        environment["RAY_AUTH_TOKEN_PATH"] = str(registry.home() / "ray-token")
+    token_file = Path(environment.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    mode = environment.get("RAY_AUTH_MODE")
     if mode is None:
-        have_token = bool(os.environ.get("RAY_AUTH_TOKEN")) or token_file.is_file()
-        mode = os.environ["RAY_AUTH_MODE"] = "token" if starting or have_token else "disabled"
-    if mode == "token" and not os.environ.get("RAY_AUTH_TOKEN"):
-        _keep_private(token_file, create=starting)
+        have_token = bool(environment.get("RAY_AUTH_TOKEN")) or token_file.is_file()
+        mode = environment["RAY_AUTH_MODE"] = "token" if own or have_token else "disabled"
+    if mode == "token" and not environment.get("RAY_AUTH_TOKEN"):
+        _keep_private(token_file, create=own)
     # Ray has read its environment when it was imported, which may be long ago.
     ray._raylet.Config.initialize("")  # type: ignore[attr-defined]
     AuthenticationTokenLoader.instance().reset_cache()
