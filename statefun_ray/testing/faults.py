@@ -102,7 +102,7 @@ def swarm(rng: Random) -> Faults:
         slow_channel=sometimes(0.35, 0.02, 0.2),
         slow_control=sometimes(0.35, 0.05, 0.4),
         feed_break_ms=sometimes(0.25, 50, 500),
-        frame_tampered=sometimes(0.08, 0.002, 0.02),
+        frame_tampered=sometimes(0.12, 0.01, 0.05),
         misdelivered=sometimes(0.3, 0.2, 1.0),
         clock_skew_ms_max=rng.choice([0, 0, 50, 400]),
         duration_ms=rng.uniform(300, 1_500),

@@ -359,7 +359,7 @@ class Simulation:
 
             ingress.core.query(kind, id, wait_commit=wait_commit, waiter=answered)
         if self.is_faulty:
-            self.world.after(rng.uniform(15, 100), None, self._read_now_and_then)
+            self.world.after(rng.uniform(4, 50), None, self._read_now_and_then)
 
     def check_trim(self, first_sequence: int) -> None:
         """The ingress log now begins here: every retained snapshot must find its events (I8)."""
