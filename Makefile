@@ -21,7 +21,7 @@ demo: setup ## 336,776 real flights, two kill -9, every row checked
 	@$(BIN)/python -m examples.flights.demo
 
 test: setup lint ## lint, types, architecture contracts and the whole test suite
-	@$(BIN)/python -m pytest -q -n 2 -m "not cluster and not simulation"
+	@$(BIN)/python -m pytest -q -n 2 -m "not cluster and not simulation and not mutants"
 	@$(BIN)/python -m pytest -q -m simulation
 	@$(BIN)/python -m pytest -q -m cluster
 
@@ -36,7 +36,7 @@ format: setup ## let ruff rewrite what it can
 	@$(BIN)/ruff format .
 
 unit: setup ## the fast tests only
-	@$(BIN)/python -m pytest -m "not slow and not cluster and not simulation"
+	@$(BIN)/python -m pytest -m "not slow and not cluster and not simulation and not mutants"
 
 simulate: setup ## the seeded simulator on its own: make simulate SEEDS=10000
 	@$(BIN)/statefun-ray simulate --seeds $(SEEDS)

@@ -27,9 +27,9 @@ def test_a_mutant_changes_one_line_of_production_code(mutant: Mutant) -> None:
     assert not module_name(mutant.file).startswith("statefun_ray.testing")
 
 
-@pytest.mark.simulation
+@pytest.mark.mutants
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1_800)
 def test_every_mutant_is_found() -> None:
     # In a process of its own: a mutant is planted while the product is imported.
     outcome = subprocess.run(
