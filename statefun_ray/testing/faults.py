@@ -95,7 +95,7 @@ def swarm(rng: Random) -> Faults:
         store_stall=sometimes(0.4, 0.02, 0.2),
         commit_stall=sometimes(0.3, 0.05, 0.4),
         disk_crash=sometimes(0.3, 0.01, 0.08),
-        disk_error=sometimes(0.3, 0.03, 0.25),
+        disk_error=sometimes(0.2, 0.01, 0.06),
         sink_failure=sometimes(0.3, 0.05, 0.4),
         answer_lost=sometimes(0.4, 0.05, 0.4),
         rescale=sometimes(0.5, 0.3, 1.0),
