@@ -8,17 +8,10 @@ must have exactly one owner.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Final
 
-from xxhash import xxh3_64_intdigest
-
-KEY_GROUP_COUNT_DEFAULT: Final = 1024
-EGRESS_SHARDS_DEFAULT: Final = 128
-
-
-def key_group_of(id: str, key_group_count: int) -> int:
-    """Return the key group of ``id``, in ``[0, key_group_count)``; golden vectors fix it for ever."""
-    return xxh3_64_intdigest(id.encode()) % key_group_count
+from statefun_checkpoints.model import EGRESS_SHARDS_DEFAULT as EGRESS_SHARDS_DEFAULT
+from statefun_checkpoints.model import KEY_GROUP_COUNT_DEFAULT as KEY_GROUP_COUNT_DEFAULT
+from statefun_checkpoints.model import key_group_of as key_group_of
 
 
 def shard_bounds(*, key_group_count: int, shard_count: int) -> list[int]:

@@ -11,6 +11,8 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from statefun_ingress.pending import REPLY_NAMESPACE as REPLY_NAMESPACE
+
 Message: TypeAlias = tuple[str, str, str, str, str, bytes | None]
 """``(target_type, target_id, caller_type, caller_id, value_type, value)``.
 
@@ -18,10 +20,8 @@ Types are ``namespace/name``. ``caller_type`` is empty for a message without a c
 None for a typed value that carries no value.
 """
 
-REPLY_NAMESPACE: Final = "statefun-ray.reply"
-"""Reserved function namespace of reply addresses: ``<namespace>/<incarnation>`` with a request id."""
-
 REPLY_PREFIX: Final = REPLY_NAMESPACE + "/"
+"""Begins every reply address: ``<namespace>/<incarnation>`` with a request id."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
