@@ -109,12 +109,20 @@ class Registry:
     """The functions of an application.
 
     Args:
-        functions: all of them; names must differ.
+        functions: all that are known by name; names must differ.
         json_types: further types whose values are JSON, such as those of replies.
+        namespaces: where any further function may exist: a service knows which, we do not.
     """
 
-    def __init__(self, functions: Iterable[FunctionInfo], json_types: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        functions: Iterable[FunctionInfo],
+        json_types: Iterable[str] = (),
+        namespaces: Iterable[str] = (),
+    ) -> None:
         self.targets: dict[str, Target] = {}
+        self._namespaces = frozenset(namespaces)
+        self._found: dict[str, Target] = {}
         self._json_types = {JSON, *json_types}
         for info in functions:
             if info.typename in self.targets:
@@ -129,9 +137,15 @@ class Registry:
         Raises:
             RequestRefused: 404, with the nearest names there are.
         """
-        target = self.targets.get(typename)
+        target = self.targets.get(typename) or self._found.get(typename)
         if target is None:
-            raise self._unknown(typename)
+            namespace, _, name = typename.partition("/")
+            if namespace not in self._namespaces or not name or "/" in name:
+                raise self._unknown(typename)
+            target = Target(FunctionInfo(typename))
+            # Bounded: clients choose the names.
+            if len(self._found) < _FOUND_MAX:
+                self._found[typename] = target
         return target
 
     def is_json_type(self, typename: str) -> bool:
@@ -147,9 +161,12 @@ class Registry:
             hint = f"there are {', '.join(names[:8])}" + (" and others" if len(names) > 8 else "")
         else:
             hint = "no functions are bound"
+        if self._namespaces:
+            hint += f", and any name in {', '.join(sorted(self._namespaces)[:8])}"
         return RequestRefused(
             404, "There is no such function", f"no function {typename[:200]} is bound; {hint}"
         )
 
 
 _CONVERTERS_MAX: Final = 256
+_FOUND_MAX: Final = 4_096

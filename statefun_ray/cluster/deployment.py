@@ -16,17 +16,22 @@ from urllib.parse import unquote, urlsplit
 from statefun_ray.cluster.errors import BadSetting
 from statefun_ray.cluster.target import AppSource
 from statefun_ray.durations import format_duration
+from statefun_ray.module.model import Module
 
 NAMESPACE: Final = "statefun-ray"
 """The Ray namespace of all applications, so that any driver finds them by name."""
 
 COORDINATOR_CPUS: Final = 0.1
 INGRESS_CPUS: Final = 0.25
-WORKER_CPUS_DEFAULT: Final = 0.5
-"""Logical. Two workers, an ingress and the coordinator fit on two cores with room for another application."""
+WORKER_CPUS_DEFAULT: Final = 0.25
+"""Logical. With its standby a worker reserves half a core: two of each, an ingress and the coordinator fit on
+two cores with room for another application."""
 
 WORKERS_DEFAULT: Final = 2
 WORKERS_MAX: Final = 128
+STANDBYS_MAX: Final = 128
+"""The default is as many as workers: a recovery replaces all of them, and is as fast as the last one."""
+
 HTTP_DEFAULT: Final = "127.0.0.1:8080"
 SNAPSHOT_INTERVAL_MS_DEFAULT: Final = 1_000
 SNAPSHOT_INTERVAL_MS_MIN: Final = 50
@@ -55,14 +60,16 @@ class Deployment:
 
     Attributes:
         name: of the application, in the commit log, in Ray and on the command line.
-        source: where its functions are.
+        source: where its embedded functions are.
+        module: what a module.yaml says beyond them.
         workers: how many.
-        worker_cpus: logical CPUs of each, a fraction if you like.
+        worker_cpus: logical CPUs of each, a fraction if you like; a standby reserves the same.
         http_host: interface the ingress listens on.
         http_port: its port, never 0: a restarted ingress comes back where it was.
         storage: ``file://`` or ``s3://`` URI of snapshots and commit log.
         log_dir: folder of the ingress log, on the ingress's own node.
         snapshot_interval_ms: between periodic snapshots.
+        standbys: started processes that wait for the next generation.
         sinks: egress typename -> URI of its file sink; others go into the storage.
         attached: the coordinator ends with the program that started it.
         ingress_node: Ray id of the node the ingress log lives on.
@@ -73,6 +80,7 @@ class Deployment:
 
     name: str
     source: AppSource
+    module: Module
     workers: int
     worker_cpus: float
     http_host: str
@@ -80,6 +88,7 @@ class Deployment:
     storage: str
     log_dir: str
     snapshot_interval_ms: int
+    standbys: int = 0
     sinks: Mapping[str, str] = field(default_factory=dict)
     attached: bool = False
     ingress_node: str = ""
@@ -90,15 +99,33 @@ class Deployment:
     @property
     def cpus(self) -> float:
         """Logical CPUs of all processes together."""
-        return COORDINATOR_CPUS + INGRESS_CPUS + self.workers * self.worker_cpus
+        return COORDINATOR_CPUS + INGRESS_CPUS + (self.workers + self.standbys) * self.worker_cpus
 
     @property
     def cpus_by_role(self) -> str:
         """How ``cpus`` comes about, for a person."""
+        standbys = f"{self.standbys} standbys x {self.worker_cpus:g} + " if self.standbys else ""
         return (
-            f"{self.workers} workers x {self.worker_cpus:g} + ingress {INGRESS_CPUS:g} + "
+            f"{self.workers} workers x {self.worker_cpus:g} + {standbys}ingress {INGRESS_CPUS:g} + "
             f"coordinator {COORDINATOR_CPUS:g}"
         )
+
+    def that_fits(self, free: float) -> list[str]:
+        """Return the options with which this would fit into ``free`` logical CPUs, the mildest first."""
+        left = free - COORDINATOR_CPUS - INGRESS_CPUS
+        # Fractions are not exact: round before cutting off.
+        fitting = int(round(left / self.worker_cpus, 6))
+        # As many standbys as workers stay as many; any other number was asked for.
+        workers = fitting // 2 if self.standbys == self.workers else fitting - self.standbys
+        smaller = int(round(left / (self.workers + self.standbys) * 100, 6)) / 100
+        advice = []
+        if self.workers <= fitting:
+            advice.append(f"--standbys {fitting - self.workers}")
+        if workers >= 1:
+            advice.append(f"--workers {workers}")
+        if smaller >= 0.01:
+            advice.append(f"--worker-cpus {smaller:g}")
+        return advice
 
     @property
     def url(self) -> str:
@@ -186,6 +213,17 @@ def checked_workers(workers: int) -> int:
     if not 1 <= workers <= WORKERS_MAX:
         raise BadSetting("--workers", str(workers), f"1 to {WORKERS_MAX}")
     return workers
+
+
+def checked_standbys(standbys: int) -> int:
+    """Return ``standbys`` if an application can have so many.
+
+    Raises:
+        BadSetting: fewer than none, or more than any recovery takes.
+    """
+    if not 0 <= standbys <= STANDBYS_MAX:
+        raise BadSetting("--standbys", str(standbys), f"0 to {STANDBYS_MAX}")
+    return standbys
 
 
 def checked_snapshot_interval(ms: int) -> int:

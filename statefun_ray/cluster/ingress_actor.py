@@ -83,6 +83,7 @@ class IngressActor:
                 feed_host=own_host,
                 node=host_name(),
                 secret=deployment.secret,
+                module=deployment.module,
                 settings=dict(deployment.tuning.ingress),
             ),
             load_functions(deployment.source),

@@ -6,7 +6,7 @@ Needs no ray, so a wrong command is answered at once.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from statefun_ray.cluster import registry
@@ -19,6 +19,7 @@ from statefun_ray.cluster.deployment import (
     Tuning,
     checked_name,
     checked_snapshot_interval,
+    checked_standbys,
     checked_storage,
     checked_workers,
     name_for,
@@ -30,18 +31,21 @@ from statefun_ray.cluster.target import (
     check_not_importing,
     load_functions,
     source_of_functions,
-    source_of_target,
+    source_of_targets,
 )
 from statefun_ray.durations import parse_duration_ms
+from statefun_ray.module.model import Module
 from statefun_sdk.functions import StatefulFunctions
 
 
 def plan_deployment(
-    functions: StatefulFunctions | str,
+    functions: StatefulFunctions | str | None,
     *,
+    module: Module | None = None,
     name: str | None = None,
     workers: int = WORKERS_DEFAULT,
     worker_cpus: float = WORKER_CPUS_DEFAULT,
+    standbys: int | None = None,
     http: str = HTTP_DEFAULT,
     storage: str | None = None,
     log_dir: str | None = None,
@@ -56,7 +60,8 @@ def plan_deployment(
         UserError: an argument cannot be used.
     """
     check_not_importing()
-    source = _source_of(functions)
+    module = module or Module()
+    source = _source_of(functions, module)
     name = checked_name(name if name is not None else name_for(source))
     host, port = parse_http(http)
     kept = registry.home() / name
@@ -67,16 +72,19 @@ def plan_deployment(
         interval_ms = parse_duration_ms(snapshot_interval)
     else:
         interval_ms = round(snapshot_interval * 1000)
+    workers = checked_workers(workers)
     return Deployment(
         name=name,
         source=source,
-        workers=checked_workers(workers),
+        module=module,
+        workers=workers,
         worker_cpus=worker_cpus,
         http_host=host,
         http_port=port,
         storage=checked_storage(storage or str(kept / "storage")),
         log_dir=str(Path(log_dir).expanduser().absolute() if log_dir else kept / "log"),
         snapshot_interval_ms=checked_snapshot_interval(interval_ms),
+        standbys=checked_standbys(workers if standbys is None else standbys),
         sinks={egress: checked_storage(uri) for egress, uri in (sinks or {}).items()},
         attached=attached,
         secret=secrets.token_bytes(32),
@@ -84,13 +92,33 @@ def plan_deployment(
     )
 
 
-def _source_of(functions: StatefulFunctions | str) -> AppSource:
-    if isinstance(functions, str):
-        source = source_of_target(functions)
-        load_functions(source)  # wrong names are the user's to fix, before anything starts
+def _source_of(functions: StatefulFunctions | str | None, module: Module) -> AppSource:
+    targets = (() if functions is None else (functions,)) + module.functions
+    names = tuple(target for target in targets if isinstance(target, str))
+    if len(names) == len(targets):
+        source = source_of_targets(*names)
+        bound = load_functions(source).functions  # wrong names are the user's to fix, before anything starts
+        _check_served_once(bound, module)
         return source
+    if module.functions:
+        raise BadSetting(
+            "functions",
+            "a StatefulFunctions and a module with Python functions",
+            "its name as 'module:variable', so that both are imported alike",
+        )
     if not isinstance(functions, StatefulFunctions):
         raise BadSetting(
             "functions", type(functions).__name__, "a StatefulFunctions, or 'module:name' of one"
         )
+    _check_served_once(functions.functions, module)
     return source_of_functions(functions)
+
+
+def _check_served_once(bound: Iterable[str], module: Module) -> None:
+    for endpoint in module.endpoints:
+        if endpoint.functions in bound:
+            raise BadSetting(
+                "functions",
+                f"{endpoint.functions} bound in Python and served by {endpoint.url_template}",
+                "one of them",
+            )

@@ -22,37 +22,42 @@ _USAGE = "write module:name, for example my_app:functions for 'functions = State
 
 @dataclass(frozen=True, slots=True)
 class AppSource:
-    """Where an application's functions are found.
+    """Where an application's embedded functions are found.
 
     Attributes:
-        target: ``module:name``; name may be dotted.
+        targets: ``module:name`` each; name may be dotted. None for one whose functions are all remote.
         sys_path: folders that the module's imports need, in order. Relative ones are taken from
             the process's working directory, which in a Ray job is the uploaded one on every node.
     """
 
-    target: str
+    targets: tuple[str, ...]
     sys_path: tuple[str, ...]
 
     @property
     def module(self) -> str:
-        """The dotted module of the target."""
-        return self.target.partition(":")[0]
+        """The dotted module of the first target; empty without one."""
+        return self.targets[0].partition(":")[0] if self.targets else ""
 
 
-def source_of_target(target: str) -> AppSource:
-    """Return where ``target``, as written on a command line, is to be found.
+def source_of_targets(*targets: str) -> AppSource:
+    """Return where ``targets``, as written on a command line or in a module, are to be found.
 
     Raises:
-        BadTarget: it is not of the form ``module:name``.
+        BadTarget: one is not of the form ``module:name``.
     """
+    for target in targets:
+        _check_form(target)
+    # A console script does not have the working directory on its path; `python -m` does.
+    return AppSource(targets, _search_path(os.getcwd()))
+
+
+def _check_form(target: str) -> None:
     module, colon, name = target.partition(":")
     if not colon or not module or not name:
         raise BadTarget(target, "this names no object in a module", _USAGE)
     if module.endswith(".py") or "/" in module:
         dotted = module.removesuffix(".py").strip("./").replace("/", ".")
         raise BadTarget(target, f"{module!r} is a file, not a module", f"say {dotted}:{name}")
-    # A console script does not have the working directory on its path; `python -m` does.
-    return AppSource(target, _search_path(os.getcwd()))
 
 
 def source_of_functions(functions: StatefulFunctions) -> AppSource:
@@ -68,7 +73,7 @@ def source_of_functions(functions: StatefulFunctions) -> AppSource:
         for name, value in list(variables.items()):
             if value is functions:
                 if module_name != "__main__":
-                    return AppSource(f"{module_name}:{name}", _search_path(os.getcwd()))
+                    return AppSource((f"{module_name}:{name}",), _search_path(os.getcwd()))
                 return _source_of_main(name)
     raise BadTarget(
         "run(functions)",
@@ -81,7 +86,8 @@ def _source_of_main(name: str) -> AppSource:
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     if spec is not None:  # python -m package.module
-        return AppSource(f"{spec.name.removesuffix('.__main__')}:{name}", _search_path(os.getcwd()))
+        target = f"{spec.name.removesuffix('.__main__')}:{name}"
+        return AppSource((target,), _search_path(os.getcwd()))
     file = getattr(main, "__file__", None)
     if file is None or not str(file).endswith(".py"):
         raise BadTarget(
@@ -90,7 +96,7 @@ def _source_of_main(name: str) -> AppSource:
             "put them into a file",
         )
     path = Path(file).resolve()
-    return AppSource(f"{path.stem}:{name}", _search_path(str(path.parent), os.getcwd()))
+    return AppSource((f"{path.stem}:{name}",), _search_path(str(path.parent), os.getcwd()))
 
 
 def _search_path(*folders: str) -> tuple[str, ...]:
@@ -133,59 +139,76 @@ def check_not_importing() -> None:
 
 
 def load_functions(source: AppSource) -> StatefulFunctions:
-    """Import and return the functions of an application.
+    """Import and return the functions of an application, those of several targets as one.
 
     Raises:
-        BadTarget: the module cannot be imported, or holds no such functions.
+        BadTarget: a module cannot be imported, holds no such functions, or binds one again.
     """
     global _importing
-    _importing = source.target
-    try:
-        return _load(source)
-    finally:
-        _importing = ""
-
-
-def _load(source: AppSource) -> StatefulFunctions:
     extend_sys_path(source.sys_path)
-    module_name, _, name = source.target.partition(":")
+    loaded: list[StatefulFunctions] = []
+    for target in source.targets:
+        _importing = target
+        try:
+            loaded.append(_load(target, source.sys_path))
+        finally:
+            _importing = ""
+    return loaded[0] if len(loaded) == 1 else _merged(source.targets, loaded)
+
+
+def _merged(targets: tuple[str, ...], loaded: list[StatefulFunctions]) -> StatefulFunctions:
+    merged = StatefulFunctions()
+    bound_by: dict[str, str] = {}
+    for target, functions in zip(targets, loaded, strict=True):
+        for typename, function in functions.functions.items():
+            if typename in bound_by:
+                raise BadTarget(
+                    target, f"function {typename} is bound by {bound_by[typename]} already", "bind it once"
+                )
+            bound_by[typename] = target
+            merged.register(
+                typename,
+                function.fun,
+                function.specs,
+                accepts=function.accepts,
+                blocking=function.blocking,
+            )
+    return merged
+
+
+def _load(target: str, sys_path: tuple[str, ...]) -> StatefulFunctions:
+    module_name, _, name = target.partition(":")
     try:
         found: object = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            looked = source.sys_path[-1] if source.sys_path else os.getcwd()
+            looked = sys_path[-1] if sys_path else os.getcwd()
             raise BadTarget(
-                source.target,
+                target,
                 f"there is no module {module_name!r} (looked in {looked} and the installed packages)",
                 "check the spelling, or start from the folder that holds it",
             ) from None
-        raise BadTarget(
-            source.target, f"importing {module_name} failed: {_last_line(error)}", "fix it"
-        ) from error
+        raise BadTarget(target, f"importing {module_name} failed: {_last_line(error)}", "fix it") from error
     except BadTarget:
         raise
     except Exception as error:
-        raise BadTarget(
-            source.target, f"importing {module_name} failed: {_last_line(error)}", "fix it"
-        ) from error
+        raise BadTarget(target, f"importing {module_name} failed: {_last_line(error)}", "fix it") from error
     for part in name.split("."):
         if not hasattr(found, part):
             raise BadTarget(
-                source.target,
+                target,
                 f"{module_name} has no {name!r}",
                 f"it has {_functions_in(module_name) or _USAGE}",
             )
         found = getattr(found, part)
     if not isinstance(found, StatefulFunctions):
         raise BadTarget(
-            source.target,
+            target,
             f"{name!r} is a {type(found).__name__}, not a StatefulFunctions",
             f"say {_functions_in(module_name) or _USAGE}",
         )
     if not found.functions:
-        raise BadTarget(
-            source.target, "no function is bound", "bind one with @functions.bind('namespace/name')"
-        )
+        raise BadTarget(target, "no function is bound", "bind one with @functions.bind('namespace/name')")
     return found
 
 

@@ -24,6 +24,7 @@ from statefun_ingress.log import IngressLog
 from statefun_ingress.registry import FunctionInfo, Registry
 from statefun_ingress.service import IngressService
 from statefun_ray.core.key_groups import KEY_GROUP_COUNT_DEFAULT
+from statefun_ray.module.model import Module
 from statefun_sdk import StatefulFunctions, json_typenames
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class IngressHostConfig:
     key_group_count: int = KEY_GROUP_COUNT_DEFAULT
     secret: bytes | None = None
     """Kept for the feed's handshake, which has none in this version."""
+    module: Module = Module()
     settings: dict[str, Any] = field(default_factory=dict)
     """Of `IngressConfig`, where they differ from their defaults."""
 
@@ -53,7 +55,7 @@ class IngressHost:
     def __init__(self, config: IngressHostConfig, functions: StatefulFunctions, store: ObjectStore) -> None:
         self.config = config
         self._directory = os.path.abspath(config.log_dir)
-        self._registry = Registry(function_infos(functions), json_typenames())
+        self._registry = registry_of(functions, config.module)
         self._store = store
         self._service: IngressService | None = None
 
@@ -149,6 +151,13 @@ class IngressHost:
         }
         data = json.dumps(registration, indent=1).encode()
         await asyncio.to_thread(self._store.put, ingress_path(log_id), data)
+
+
+def registry_of(functions: StatefulFunctions, module: Module) -> Registry:
+    """Return what an ingress has to know of embedded and remote functions together."""
+    remote = [FunctionInfo(endpoint.functions) for endpoint in module.endpoints if not endpoint.is_pattern]
+    namespaces = [endpoint.namespace for endpoint in module.endpoints if endpoint.is_pattern]
+    return Registry([*function_infos(functions), *remote], json_typenames(), namespaces)
 
 
 def function_infos(functions: StatefulFunctions) -> list[FunctionInfo]:

@@ -86,3 +86,13 @@ def test_json_types_are_those_any_function_declares_and_those_named() -> None:
     assert registry.is_json_type("t/reply")
     assert registry.is_json_type(JSON)
     assert not registry.is_json_type(INT)
+
+
+def test_a_namespace_may_hold_any_function() -> None:
+    registry = Registry([FunctionInfo("shop/cart")], namespaces=["remote"])
+    found = registry.target("remote/anything")
+    assert found.typename == "remote/anything"
+    assert registry.target("remote/anything") is found
+    for unknown in ("remote/", "remote/a/b", "remotes/a", "shop/card"):
+        with pytest.raises(RequestRefused, match="any name in remote"):
+            registry.target(unknown)

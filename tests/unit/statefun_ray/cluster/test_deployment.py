@@ -18,12 +18,14 @@ from statefun_ray.cluster.deployment import (
 )
 from statefun_ray.cluster.errors import BadSetting
 from statefun_ray.cluster.target import AppSource
+from statefun_ray.module.model import Module
 
 
 def deployment(host: str = "127.0.0.1", workers: int = 2) -> Deployment:
     return Deployment(
         name="shop",
-        source=AppSource("shop:functions", ()),
+        source=AppSource(("shop:functions",), ()),
+        module=Module(),
         workers=workers,
         worker_cpus=0.5,
         http_host=host,
@@ -100,7 +102,7 @@ def test_storage_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_an_application_is_called_like_its_module(module: str, name: str) -> None:
-    assert name_for(AppSource(f"{module}:functions", ())) == name
+    assert name_for(AppSource((f"{module}:functions",), ())) == name
     assert checked_name(name) == name
 
 

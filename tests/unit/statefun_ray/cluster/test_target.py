@@ -11,7 +11,7 @@ from statefun_ray.cluster.target import (
     AppSource,
     load_functions,
     source_of_functions,
-    source_of_target,
+    source_of_targets,
 )
 from statefun_sdk import StatefulFunctions
 
@@ -50,7 +50,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.usefixtures("app")
 @pytest.mark.parametrize("name", ["functions", "Held.inner"])
 def test_module_and_name_lead_to_the_functions(name: str) -> None:
-    loaded = load_functions(source_of_target(f"app_under_test:{name}"))
+    loaded = load_functions(source_of_targets(f"app_under_test:{name}"))
     assert list(loaded.functions) == ["example/greeter"]
 
 
@@ -72,13 +72,13 @@ def test_module_and_name_lead_to_the_functions(name: str) -> None:
 )
 def test_a_wrong_target_says_what_to_do(target: str, said: str) -> None:
     with pytest.raises(BadTarget, match=said):
-        load_functions(source_of_target(target))
+        load_functions(source_of_targets(target))
 
 
 def test_functions_of_an_imported_module_are_found_by_their_variable() -> None:
     source = source_of_functions(functions)
     assert source.module.endswith("test_target")
-    assert source.target.endswith(":functions")
+    assert source.targets[0].endswith(":functions")
 
 
 def test_functions_in_no_module_cannot_be_found() -> None:
@@ -89,5 +89,5 @@ def test_functions_in_no_module_cannot_be_found() -> None:
 def test_a_relative_folder_is_read_from_the_working_directory(app: Path) -> None:
     (app / "inner").mkdir()
     (app / "inner" / "app_inside.py").write_text(MODULE)
-    loaded = load_functions(AppSource("app_inside:functions", ("inner", "/nonexistent")))
+    loaded = load_functions(AppSource(("app_inside:functions",), ("inner", "/nonexistent")))
     assert "example/greeter" in loaded.functions
