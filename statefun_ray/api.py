@@ -16,7 +16,8 @@ def run(
     *,
     name: str | None = None,
     workers: int = 2,
-    worker_cpus: float = 0.5,
+    worker_cpus: float = 0.25,
+    standbys: int | None = None,
     http: str = "127.0.0.1:8080",
     storage: str | None = None,
     log_dir: str | None = None,
@@ -37,7 +38,9 @@ def run(
         name: of the application, by default that of the module. With the same name and storage
             it goes on from its last snapshot, with any number of workers.
         workers: processes that share the functions' instances among them.
-        worker_cpus: logical CPUs of Ray that each of them reserves.
+        worker_cpus: logical CPUs of Ray that each of them reserves, and each standby.
+        standbys: processes that are started ahead, so that a recovery need not start any; by
+            default as many as workers, because a recovery replaces them all.
         http: ``HOST:PORT`` to take events at; port 0 is any free one.
         storage: ``file://`` or ``s3://`` URI for snapshots; by default a folder in
             ``~/.statefun-ray``.
@@ -62,6 +65,7 @@ def run(
         name=name,
         workers=workers,
         worker_cpus=worker_cpus,
+        standbys=standbys,
         http=http,
         storage=storage,
         log_dir=log_dir,

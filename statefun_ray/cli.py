@@ -107,9 +107,15 @@ def _add_run(commands: Any) -> None:
     run.add_argument(
         "--worker-cpus",
         type=float,
-        default=0.5,
+        default=0.25,
         metavar="F",
-        help="logical CPUs of each worker (default: 0.5)",
+        help="logical CPUs of each worker and standby (default: 0.25)",
+    )
+    run.add_argument(
+        "--standbys",
+        type=int,
+        metavar="N",
+        help="processes started ahead for the next recovery (default: as many as workers)",
     )
     run.add_argument(
         "--http",
@@ -218,6 +224,7 @@ def _run(arguments: argparse.Namespace) -> int:
         name=arguments.name,
         workers=arguments.workers,
         worker_cpus=arguments.worker_cpus,
+        standbys=arguments.standbys,
         http=arguments.http,
         storage=arguments.storage,
         log_dir=arguments.log_dir,

@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 INGRESS_RETRY_S: Final = 0.05
 """Between two attempts to ask a restarting ingress where its feed is."""
 
+STANDBYS_LOOK_S: Final = 0.1
+"""Between two looks at whether standby processes have to be started."""
+
 INGRESS_ANSWER_S: Final = 2.0
 """An ingress that takes longer is busy or frozen; status goes without it."""
 
@@ -68,10 +71,15 @@ class CoordinatorActor:
         self._deployment = deployment
         self._ingress: dict[str, Any] = {"role": "ingress", "index": 0, "state": "starting"}
         self._host: CoordinatorHost | None = None
+        self._spawner = RaySpawner(deployment)
         self._is_stopping = False
         loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[dict[str, Any]] = loop.create_future()
-        self._tasks = [loop.create_task(self._run()), loop.create_task(self._watch_ingress())]
+        self._tasks = [
+            loop.create_task(self._run()),
+            loop.create_task(self._watch_ingress()),
+            loop.create_task(self._keep_standbys()),
+        ]
 
     # --- calls of drivers -------------------------------------------------------------------------
 
@@ -84,9 +92,10 @@ class CoordinatorActor:
             "name": self._deployment.name,
             "url": self._deployment.url,
             "storage": self._deployment.storage,
-            "target": self._deployment.source.target,
+            "target": ", ".join(self._deployment.source.targets),
             **status,
             "processes": [self._own_process(), self._ingress, *self._worker_processes()],
+            "standbys": self._spawner.standbys,
             "accepted": counts.get("accepted", 0),
             "lag": lag_of(status, counts),
             "ingress": counts,
@@ -114,7 +123,6 @@ class CoordinatorActor:
         try:
             functions = load_functions(deployment.source)
             store = await asyncio.to_thread(open_store, deployment.storage)
-            spawner = RaySpawner(deployment)
             own_host = bind_host(deployment)
             host = CoordinatorHost(
                 CoordinatorHostConfig(
@@ -130,9 +138,9 @@ class CoordinatorActor:
                 ),
                 describe_functions(functions),
                 store,
-                spawner,
+                self._spawner,
             )
-            spawner.on_lost = host.worker_lost
+            self._spawner.on_lost = host.worker_lost
             await host.start()
             self._host = host
             self._tell_host_of_ingress()
@@ -147,6 +155,7 @@ class CoordinatorActor:
             self._tasks.append(asyncio.get_running_loop().create_task(self._end_processes()))
 
     async def _end_processes(self) -> None:
+        self._spawner.end_standbys()
         await self._tell_ingress("close")
         await asyncio.sleep(FAREWELL_S)
         for name in (ingress_name(self._deployment.name, 0), coordinator_name(self._deployment.name)):
@@ -194,6 +203,15 @@ class CoordinatorActor:
         return counts or {}
 
     # --- processes --------------------------------------------------------------------------------
+
+    async def _keep_standbys(self) -> None:
+        while not self._outcome.done():
+            # Before there is a host, the first generation is not far.
+            try:
+                self._spawner.keep_standbys("claiming" if self._host is None else self._host.core.phase)
+            except ray.exceptions.RayError:
+                logger.exception("standby processes can not be kept, trying again")
+            await asyncio.sleep(STANDBYS_LOOK_S)
 
     def _own_process(self) -> dict[str, Any]:
         return {

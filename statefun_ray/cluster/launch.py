@@ -302,14 +302,7 @@ def _check_cpus(deployment: Deployment) -> None:
             break
         time.sleep(0.2)
     total = ray.cluster_resources().get("CPU", 0.0)
-    fixed = COORDINATOR_CPUS + INGRESS_CPUS
-    fitting = int(round((free - fixed) / deployment.worker_cpus, 6))
-    smaller = int((free - fixed) / deployment.workers * 100) / 100
-    advice = []
-    if fitting >= 1:
-        advice.append(f"--workers {fitting}")
-    if smaller >= 0.01:
-        advice.append(f"--worker-cpus {smaller:g}")
+    advice = deployment.that_fits(free)
     raise NotEnoughCpus(
         round(deployment.cpus, 3),
         deployment.cpus_by_role,

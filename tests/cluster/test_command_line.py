@@ -181,8 +181,11 @@ def test_too_few_cpus_says_have_and_need(head: Head, folder: Path) -> None:
         *("--storage", str(folder / "storage"), "--log-dir", str(folder / "log")),
     )
     assert done.returncode == 1
-    assert "need 4.85 (9 workers x 0.5 + ingress 0.25 + coordinator 0.1), have 4 free of 4" in done.stderr
-    assert "--workers 7" in done.stderr
+    assert (
+        "need 4.85 (9 workers x 0.25 + 9 standbys x 0.25 + ingress 0.25 + coordinator 0.1), have 4 free of 4"
+        in done.stderr
+    )
+    assert "say --standbys 5 or --workers 7" in done.stderr
     assert "Traceback" not in done.stderr
     assert leftovers() == []
 

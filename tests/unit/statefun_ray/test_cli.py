@@ -71,6 +71,7 @@ def test_a_wrong_command_exits_with_2(argv: list[str]) -> None:
         (["examples.greeter.main:functions", "--http", "here"], "HOST:PORT"),
         (["examples.greeter.main:functions", "--workers", "0"], "1 to 128"),
         (["examples.greeter.main:functions", "--worker-cpus", "0"], "more than 0"),
+        (["examples.greeter.main:functions", "--standbys", "-1"], "0 to 128"),
         (["examples.greeter.main:functions", "--name", "A B"], "lower-case letters"),
         (["examples.greeter.main:functions", "--storage", "ftp://x"], "s3://bucket/prefix"),
         (["examples.greeter.main:functions", "--sink", "x"], "NAMESPACE/NAME=URI"),

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from statefun_ray.cluster.deployment import (
+    WORKER_CPUS_DEFAULT,
     Deployment,
     application_of,
     checked_name,
     checked_snapshot_interval,
+    checked_standbys,
     checked_storage,
     checked_workers,
     coordinator_name,
@@ -21,13 +23,14 @@ from statefun_ray.cluster.target import AppSource
 from statefun_ray.module.model import Module
 
 
-def deployment(host: str = "127.0.0.1", workers: int = 2) -> Deployment:
+def deployment(host: str = "127.0.0.1", workers: int = 2, standbys: int = 2) -> Deployment:
     return Deployment(
         name="shop",
         source=AppSource(("shop:functions",), ()),
         module=Module(),
         workers=workers,
-        worker_cpus=0.5,
+        worker_cpus=WORKER_CPUS_DEFAULT,
+        standbys=standbys,
         http_host=host,
         http_port=8080,
         storage="file:///s",
@@ -37,9 +40,29 @@ def deployment(host: str = "127.0.0.1", workers: int = 2) -> Deployment:
     )
 
 
-def test_two_workers_fit_on_two_cores() -> None:
+def test_two_workers_and_their_standbys_fit_on_two_cores() -> None:
     assert deployment().cpus <= 2
-    assert "2 workers x 0.5" in deployment().cpus_by_role
+    assert deployment().cpus_by_role == (
+        "2 workers x 0.25 + 2 standbys x 0.25 + ingress 0.25 + coordinator 0.1"
+    )
+    assert "standbys" not in deployment(standbys=0).cpus_by_role
+
+
+@pytest.mark.parametrize(
+    ("workers", "standbys", "free", "advice"),
+    [
+        (2, 2, 1.0, ["--standbys 0", "--workers 1", "--worker-cpus 0.16"]),
+        (2, 2, 1.1, ["--standbys 1", "--workers 1", "--worker-cpus 0.18"]),
+        (9, 9, 4.0, ["--standbys 5", "--workers 7", "--worker-cpus 0.2"]),
+        (4, 1, 1.35, ["--standbys 0", "--workers 3", "--worker-cpus 0.2"]),
+        (4, 4, 0.6, ["--worker-cpus 0.03"]),
+        (2, 2, 0.35, []),
+    ],
+)
+def test_what_is_too_much_is_told_what_would_fit(
+    workers: int, standbys: int, free: float, advice: list[str]
+) -> None:
+    assert deployment(workers=workers, standbys=standbys).that_fits(free) == advice
 
 
 def test_the_secret_is_not_shown() -> None:
@@ -121,8 +144,11 @@ def test_coordinators_tell_their_application() -> None:
 def test_limits_of_numbers_are_said() -> None:
     assert checked_workers(128) == 128
     assert checked_snapshot_interval(50) == 50
+    assert checked_standbys(0) == 0
     with pytest.raises(BadSetting, match="1 to 128"):
         checked_workers(0)
+    with pytest.raises(BadSetting, match="0 to 128"):
+        checked_standbys(-1)
     with pytest.raises(BadSetting, match="50ms or more"):
         checked_snapshot_interval(10)
 

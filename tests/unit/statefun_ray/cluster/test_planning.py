@@ -37,6 +37,11 @@ def test_an_interval_is_a_text_or_seconds(interval: str | float, ms: int) -> Non
     assert plan_deployment(functions, snapshot_interval=interval).snapshot_interval_ms == ms
 
 
+def test_there_is_a_standby_for_every_worker_unless_said_otherwise() -> None:
+    assert plan_deployment(functions, workers=3).standbys == 3
+    assert plan_deployment(functions, workers=3, standbys=0).standbys == 0
+
+
 def test_every_deployment_has_a_secret_of_its_own() -> None:
     assert plan_deployment(functions).secret != plan_deployment(functions).secret
 
@@ -51,6 +56,7 @@ def test_something_else_than_functions_is_refused() -> None:
     [
         ({"workers": 0}, "--workers"),
         ({"worker_cpus": -1.0}, "--worker-cpus"),
+        ({"standbys": -1}, "--standbys"),
         ({"http": "x"}, "--http"),
         ({"storage": "ftp://x"}, "--storage"),
         ({"snapshot_interval": 0.001}, "--snapshot-interval"),
