@@ -91,7 +91,7 @@ class HotRoutes:
         return path.startswith(FUNCTIONS_PREFIX) or path == EVENTS_PATH
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = _Body(receive)
+        body = RequestBody(receive)
         try:
             method = scope["method"]
             if method not in ("PUT", "POST"):
@@ -101,13 +101,13 @@ class HotRoutes:
                 status, answer_headers, answer = await self._take_bulk(headers, body)
             else:
                 status, answer_headers, answer = await self._take_one(scope, headers, body)
-        except _Disconnected:
+        except Disconnected:
             return
         except RequestRefused as refused:
-            await _refuse(refused, body, send)
+            await refuse(refused, body, send)
             return
         except (LogFailed, ProducerError, TooManyPendingReplies) as error:
-            await _refuse(refusal_of(error), body, send)
+            await refuse(refusal_of(error), body, send)
             return
         answer_headers.append((b"content-length", b"%d" % len(answer)))
         await send({"type": "http.response.start", "status": status, "headers": answer_headers})
@@ -116,7 +116,7 @@ class HotRoutes:
     # --- one event ---------------------------------------------------------------------
 
     async def _take_one(
-        self, scope: Scope, headers: dict[bytes, bytes], body: _Body
+        self, scope: Scope, headers: dict[bytes, bytes], body: RequestBody
     ) -> tuple[int, Headers, bytes]:
         host = self._host
         data = await body.read(headers.get(b"content-length"), self._body_bytes_max)
@@ -129,17 +129,23 @@ class HotRoutes:
         if wait_s > 0:
             return await self._ask(target, id, value_type, value, producer_id, sequence, wait_s)
         events = Events.of_one(target.typename, id, "", "", value_type, value)
-        answer = await self._accept([(events, encode_chunk(events))], producer_id, sequence)
+        answer = await self.accept([(events, encode_chunk(events))], producer_id, sequence)
         return 202, [_JSON_TYPE], self._accepted(answer)
 
-    async def _accept(
+    async def accept(
         self,
         parts: list[tuple[Events, bytes]],
         producer_id: str,
         sequence: int,
         request_id: str = "",
     ) -> Answer:
-        """Append, and wait until the record is durable."""
+        """Append one request's events, and return when the record is durable.
+
+        Raises:
+            RequestRefused: 503, the log failed before it could be told.
+            LogFailed: the log takes nothing more.
+            ProducerError: the sequence cannot be taken.
+        """
         future: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         answer = self._core.accept(
             parts,
@@ -180,7 +186,7 @@ class HotRoutes:
         request_id = pending.open(settle, deadline_ms)
         try:
             events = Events.of_one(target.typename, id, pending.caller_type, request_id, value_type, value)
-            answer = await self._accept([(events, encode_chunk(events))], producer_id, sequence, request_id)
+            answer = await self.accept([(events, encode_chunk(events))], producer_id, sequence, request_id)
             applied = (b"preference-applied", b"wait=%g" % wait_s)
             if answer.request_id != request_id:
                 # A repeated request: its original's reply is its reply, if still awaited.
@@ -230,9 +236,9 @@ class HotRoutes:
                     f"expected {FUNCTIONS_PREFIX}{{namespace}}/{{type}}/{{id}}, found {len(parts)} parts after the "
                     "prefix; write a slash inside the id as %2F",
                 )
-            namespace, type = (_unquote(part, "function name") for part in parts[:2])
+            namespace, type = (unquote_part(part, "function name") for part in parts[:2])
             target = self._host.registry.target(f"{namespace}/{type}")
-        id = _unquote(raw_id, "id")
+        id = unquote_part(raw_id, "id")
         if not id or len(id) > 256:
             check_id(id)
         return target, id
@@ -258,7 +264,7 @@ class HotRoutes:
 
     # --- bulk --------------------------------------------------------------------------
 
-    async def _take_bulk(self, headers: dict[bytes, bytes], body: _Body) -> tuple[int, Headers, bytes]:
+    async def _take_bulk(self, headers: dict[bytes, bytes], body: RequestBody) -> tuple[int, Headers, bytes]:
         host = self._host
         config = host.config
         host.admit()
@@ -288,7 +294,7 @@ class HotRoutes:
                 parser.receive(data)
             parts = parser.finish()
             host.admit()
-            answer = await self._accept(parts, producer_id, sequence)
+            answer = await self.accept(parts, producer_id, sequence)
         finally:
             self._bulk_unread_bytes -= held
         return 202, [_JSON_TYPE], self._accepted(answer)
@@ -299,11 +305,11 @@ def _settle(future: asyncio.Future[Any], result: Any) -> None:
         future.set_result(result)
 
 
-class _Disconnected(Exception):
+class Disconnected(Exception):
     """The client went away before its request was complete."""
 
 
-class _Body:
+class RequestBody:
     """The body of one request, bounded while it arrives."""
 
     __slots__ = ("_receive", "is_complete")
@@ -316,7 +322,7 @@ class _Body:
         """Return what has arrived since; sets ``is_complete`` with the last."""
         message = await self._receive()
         if message["type"] != "http.request":
-            raise _Disconnected
+            raise Disconnected
         if not message.get("more_body", False):
             self.is_complete = True
         data: bytes = message.get("body", b"")
@@ -328,7 +334,7 @@ class _Body:
             self.check_length(length, bytes_max)
         message = await self._receive()  # as `next`, without its cost: mostly this is all
         if message["type"] != "http.request":
-            raise _Disconnected
+            raise Disconnected
         data: bytes = message.get("body", b"")
         if not message.get("more_body", False):
             self.is_complete = True
@@ -361,9 +367,12 @@ def _too_large(bytes_max: int, length: int | None = None) -> RequestRefused:
     )
 
 
-async def _refuse(refused: RequestRefused, body: _Body, send: Send) -> None:
+async def refuse(
+    refused: RequestRefused, body: RequestBody, send: Send, *further_headers: tuple[bytes, bytes]
+) -> None:
+    """Answer a request that was not taken, as problem+json, whether or not its body has arrived."""
     data = problem_body(refused)
-    headers = problem_headers(refused, data)
+    headers = [*problem_headers(refused, data), *further_headers]
     if body.is_complete:
         await send({"type": "http.response.start", "status": refused.status, "headers": headers})
         await send({"type": "http.response.body", "body": data})
@@ -377,12 +386,13 @@ async def _refuse(refused: RequestRefused, body: _Body, send: Send) -> None:
         async with asyncio.timeout(_LINGER_S):
             while not body.is_complete:
                 await body.next()
-    except (_Disconnected, TimeoutError):
+    except (Disconnected, TimeoutError):
         pass
     await send({"type": "http.response.body", "body": b""})
 
 
-def _unquote(raw: bytes, what: str) -> str:
+def unquote_part(raw: bytes, what: str) -> str:
+    """Return a percent-encoded part of a path as text, or refuse it (400)."""
     try:
         return (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
     except UnicodeDecodeError as error:

@@ -38,6 +38,9 @@ class IngressConfig:
         unsynced_bytes_max: appended and not yet durable; beyond it 429, since the disk is
             the bottleneck then.
         bulk_unread_bytes_max: bulk bodies being read at once; bounds their memory.
+        playground_port: of the playground's ingress; None serves none, 0 takes a free port.
+        playground_egress_port: of the playground's egress, likewise.
+        playground_topics: of that egress.
         drain_timeout_s: how long ``stop`` waits for requests under way.
     """
 
@@ -60,4 +63,7 @@ class IngressConfig:
     unsynced_bytes_max: int = 64 * MB
     bulk_unread_bytes_max: int = 256 * MB
     pending_replies_max: int = 10_000
+    playground_port: int | None = None
+    playground_egress_port: int | None = None
+    playground_topics: tuple[str, ...] = ()
     drain_timeout_s: float = 10.0

@@ -16,6 +16,8 @@ from typing import Final
 from statefun_ingress.errors import LogFailed
 from statefun_ingress.feed import (
     Credit,
+    EgressAck,
+    EgressRows,
     Feed,
     Feeds,
     Hello,
@@ -30,6 +32,7 @@ from statefun_ingress.log import Batch, IngressLog
 from statefun_ingress.pending import PENDING_MAX_DEFAULT, PendingReplies
 from statefun_ingress.producers import Answer
 from statefun_ingress.record import NO_PRODUCER, Events
+from statefun_ingress.topics import PlaygroundTopics
 
 QUERIES_MAX_DEFAULT: Final = 10_000
 """State queries that may wait for a worker at once."""
@@ -45,6 +48,7 @@ class IngressCore:
         log: opened; the core is its only user.
         app_name, key_group_count: of the application.
         pending_max: requests that may wait for a reply at once.
+        topics: of the playground's egress, if the application has one.
     """
 
     def __init__(
@@ -54,10 +58,12 @@ class IngressCore:
         app_name: str,
         key_group_count: int,
         pending_max: int = PENDING_MAX_DEFAULT,
+        topics: PlaygroundTopics | None = None,
     ) -> None:
         self.log = log
         self.feeds = Feeds(log, app_name=app_name, key_group_count=key_group_count)
         self.pending = PendingReplies(log.incarnation, pending_max=pending_max)
+        self.topics = topics or PlaygroundTopics(())
         self.replies_dropped = 0
         self._waiters: list[tuple[AnswerWaiter, Answer]] = []  # of records in the buffer
         self._waiters_in_flight: list[tuple[AnswerWaiter, Answer]] = []
@@ -157,6 +163,9 @@ class IngressCore:
                 if not self.pending.complete(frame.incarnation, request_id, typename, value):
                     self.replies_dropped += 1
             feed.send(ReplyAck(frame.ack_id))
+        elif isinstance(frame, EgressRows):
+            self.topics.publish(frame.shard, frame.rows)
+            feed.send(EgressAck(frame.ack_id))
         elif isinstance(frame, Trim):
             trim_to = self.feeds.let_go(feed, frame)
             if trim_to is not None:

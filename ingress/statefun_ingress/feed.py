@@ -25,6 +25,8 @@ from statefun_ingress.errors import CorruptLog, LogTrimmed
 from statefun_ingress.frames import (
     FRAME_BYTES_MAX,
     Credit,
+    EgressAck,
+    EgressRows,
     EventsFrame,
     FrameSplitter,
     Hello,
@@ -53,6 +55,8 @@ __all__ = [
     "Feeds",
     "FRAME_BYTES_MAX",
     "Credit",
+    "EgressAck",
+    "EgressRows",
     "EventsFrame",
     "FrameSplitter",
     "Hello",

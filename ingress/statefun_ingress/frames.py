@@ -64,6 +64,17 @@ class Reply(msgspec.Struct, array_like=True, tag="reply", frozen=True):
     replies: list[ReplyRow]
 
 
+class EgressRows(msgspec.Struct, array_like=True, tag="egress", frozen=True):
+    """Worker: committed rows of one shard for the egress that this ingress serves, in order.
+
+    Sent again until they are acknowledged; a row is known by shard and sequence.
+    """
+
+    ack_id: int
+    shard: int
+    rows: list[tuple[int, str, bytes | None]]
+
+
 class State(msgspec.Struct, array_like=True, tag="state", frozen=True):
     """Worker: the answer to a query; ``found`` is False if the address holds no state."""
 
@@ -106,6 +117,12 @@ class ReplyAck(msgspec.Struct, array_like=True, tag="reply_ack", frozen=True):
     ack_id: int
 
 
+class EgressAck(msgspec.Struct, array_like=True, tag="egress_ack", frozen=True):
+    """Ingress: the rows of that frame are taken; do not send them again."""
+
+    ack_id: int
+
+
 class Query(msgspec.Struct, array_like=True, tag="query", frozen=True):
     """Ingress: what is the state of this address, at once or as of the next commit?"""
 
@@ -121,10 +138,10 @@ class Refused(msgspec.Struct, array_like=True, tag="refused", frozen=True):
     text: str
 
 
-WorkerFrame = Hello | Credit | Trim | Reply | State
+WorkerFrame = Hello | Credit | Trim | Reply | EgressRows | State
 """What a worker sends."""
 
-IngressFrame = Welcome | EventsFrame | ReplyAck | Query | Refused
+IngressFrame = Welcome | EventsFrame | ReplyAck | EgressAck | Query | Refused
 """What an ingress sends."""
 
 _encode = msgspec.msgpack.Encoder().encode

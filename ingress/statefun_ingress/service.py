@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import uvicorn
 
+from statefun_ingress.asgi import Receive, Scope, Send
 from statefun_ingress.committer import Committer
 from statefun_ingress.config import IngressConfig
 from statefun_ingress.core import IngressCore
@@ -26,13 +27,17 @@ from statefun_ingress.feed import State
 from statefun_ingress.feed_server import FeedServer
 from statefun_ingress.http_app import create_app
 from statefun_ingress.log import IngressLog
+from statefun_ingress.playground import PlaygroundEgressApp, PlaygroundIngressApp
 from statefun_ingress.protocol import BoundedProtocol, bounded_protocol
 from statefun_ingress.registry import Registry
+from statefun_ingress.topics import PlaygroundTopics
 
 logger = logging.getLogger(__name__)
 
 TICK_S: Final = 0.1
 """How often deadlines are compared and idle positions moved on."""
+
+ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 Register = Callable[[str], Awaitable[None]]
 """Makes a log id known to whoever restores the application; awaited before anything is accepted."""
@@ -59,13 +64,17 @@ class IngressService:
             app_name=config.app_name,
             key_group_count=config.key_group_count,
             pending_max=config.pending_replies_max,
+            topics=PlaygroundTopics(config.playground_topics),
         )
         self._register = register
         self._refusal: RequestRefused | None = None
         self._is_draining = False
         self._is_started = False
+        self._servers: list[tuple[_Server, asyncio.Task[None]]] = []
         self.http_address = ("", 0)
         """Host and port of HTTP, once started."""
+        self.playground_address = self.playground_egress_address = ("", 0)
+        """Likewise of the playground, where it is served."""
         self.feed_address = ("", 0)
         """Host and port for workers, once started."""
 
@@ -85,6 +94,17 @@ class IngressService:
             undo.callback(http.close)
             feed = _bind(config.feed_host, config.feed_port, "the feed address")
             undo.callback(feed.close)
+            apps: list[tuple[socket.socket, ASGI]] = [(http, create_app(self))]
+            if config.playground_port is not None:
+                bound = _bind(config.http_host, config.playground_port, "the playground ingress")
+                undo.callback(bound.close)
+                apps.append((bound, PlaygroundIngressApp(self)))
+                self.playground_address = bound.getsockname()[:2]
+            if config.playground_egress_port is not None:
+                bound = _bind(config.http_host, config.playground_egress_port, "the playground egress")
+                undo.callback(bound.close)
+                apps.append((bound, PlaygroundEgressApp(self.core.topics)))
+                self.playground_egress_address = bound.getsockname()[:2]
             if self._register is not None:
                 await self._register(self.core.log.log_id)
             undo.pop_all()
@@ -93,25 +113,13 @@ class IngressService:
         self._committer = Committer(self.core, self._synced)
         self._feeds = FeedServer(self.core, self._committer, self._update_admission)
         await self._feeds.start(feed)
-        self._http = _Server(
-            uvicorn.Config(
-                create_app(self),
-                http=bounded_protocol(config),
-                loop="none",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                backlog=2048,
-                timeout_keep_alive=config.keep_alive_s,
-                timeout_graceful_shutdown=max(1, round(config.drain_timeout_s)),
-            )
-        )
-        self._http_task = asyncio.create_task(self._http.serve(sockets=[http]), name="ingress-http")
+        for listener, app in apps:
+            server = self._server(app)
+            serving = asyncio.create_task(server.serve(sockets=[listener]), name="ingress-http")
+            self._servers.append((server, serving))
         self._tick_task = asyncio.create_task(self._tick(), name="ingress-tick")
-        await self._http.wait_started(self._http_task)
+        for server, serving in self._servers:
+            await server.wait_started(serving)
         self._is_started = True
         self._update_admission()
         logger.info(
@@ -142,11 +150,32 @@ class IngressService:
             logger.warning("ingress stops with events not yet durable; they were not acknowledged")
         self.core.pending.abandon()
         self._tick_task.cancel()
-        self._http.should_exit = True
-        await self._http_task
+        for server, _ in self._servers:
+            server.should_exit = True
+        for _, serving in self._servers:
+            await serving
         await self._feeds.stop()
         await self._committer.stop()
         await self._loop.run_in_executor(None, self.core.log.close)
+
+    def _server(self, app: ASGI) -> _Server:
+        config = self.config
+        return _Server(
+            uvicorn.Config(
+                app,
+                http=bounded_protocol(config),
+                loop="none",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                backlog=2048,
+                timeout_keep_alive=config.keep_alive_s,
+                timeout_graceful_shutdown=max(1, round(config.drain_timeout_s)),
+            )
+        )
 
     async def _tick(self) -> None:
         while True:
@@ -154,9 +183,10 @@ class IngressService:
             now = self._loop.time()
             self.core.pending.expire(self.now_ms())
             self._feeds.tick(now)
-            for connection in list(self._http.server_state.connections):
-                if isinstance(connection, BoundedProtocol):
-                    connection.expire(now)
+            for server, _ in self._servers:
+                for connection in list(server.server_state.connections):
+                    if isinstance(connection, BoundedProtocol):
+                        connection.expire(now)
             self._update_admission()
 
     # --- what the application asks for -------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from statefun_ingress.feed import (
     Credit,
+    EgressAck,
     EventsFrame,
     FrameSplitter,
     Hello,
@@ -45,6 +46,7 @@ class FakeWorker:
         self.welcome: Welcome | None = None
         self.refused: str | None = None
         self.acked: list[int] = []
+        self.egress_acks: list[int] = []
         self.reply: Callable[[Event], tuple[str, bytes | None] | None] = lambda event: None
         self.state: Callable[[Query], State | None] = lambda query: None
         self.is_closed = False
@@ -116,6 +118,8 @@ class FakeWorker:
             self._take(frame)
         elif isinstance(frame, ReplyAck):
             self.acked.append(frame.ack_id)
+        elif isinstance(frame, EgressAck):
+            self.egress_acks.append(frame.ack_id)
         elif isinstance(frame, Query):
             answer = self.state(frame)
             if answer is not None:

@@ -1,0 +1,101 @@
+"""The playground's HTTP API over real sockets."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from statefun_ingress.config import IngressConfig
+from statefun_ingress.frames import EgressRows
+from statefun_ingress.registry import FunctionInfo, Registry
+from statefun_ingress.topics import EGRESS_RECORD
+from tests.ingress.conftest import Ingress, Start
+
+
+@pytest.fixture
+async def playground(start: Start) -> Ingress:
+    registry = Registry([FunctionInfo("example/person")], namespaces=["any"])
+    return await start(
+        registry=registry, playground_port=0, playground_egress_port=0, playground_topics=("greetings", "b")
+    )
+
+
+def url(address: tuple[str, int]) -> str:
+    return f"http://{address[0]}:{address[1]}"
+
+
+@pytest.mark.parametrize("path", ["/example/person/Bob", "/example/person/Bob/", "/any/thing/Bob?q=1"])
+@pytest.mark.parametrize("method", ["PUT", "POST", "GET"])
+async def test_an_event_is_accepted_by_path(playground: Ingress, path: str, method: str) -> None:
+    async with httpx.AsyncClient(base_url=url(playground.service.playground_address)) as client:
+        answer = await client.request(
+            method, path, content=b"{}", headers={"content-type": "application/vnd.example/GreetRequest"}
+        )
+    assert (answer.status_code, answer.headers["status"], answer.content) == (200, "200", b"")
+    worker = await playground.worker()
+    await worker.wait(lambda worker: len(worker.events) == 1)
+    _, target, *event = worker.events[0]
+    assert target in ("example/person", "any/thing")
+    assert event == ["Bob", "", "", "example/GreetRequest", b"{}"]
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+async def test_without_a_vendor_type_the_body_is_called_a_string_and_left_alone(
+    playground: Ingress, content_type: str | None
+) -> None:
+    headers = {} if content_type is None else {"content-type": content_type}
+    async with httpx.AsyncClient(base_url=url(playground.service.playground_address)) as client:
+        answer = await client.put("/example/person/Bob", content=b"", headers=headers)
+    assert answer.headers["status"] == "200"
+    worker = await playground.worker()
+    await worker.wait(lambda worker: len(worker.events) == 1)
+    assert worker.events[0][5:] == ("io.statefun.types/string", b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/", "expected /<namespace>/<function name>/<id>"),
+        ("/example/person", "expected /<namespace>/<function name>/<id>"),
+        ("/example/person/", "expected /<namespace>/<function name>/<id>"),
+        ("/example/person/a/b", "expected /<namespace>/<function name>/<id>"),
+        ("/example/persons/Bob", "did you mean example/person"),
+    ],
+)
+async def test_what_no_function_would_get_is_refused(playground: Ingress, path: str, said: str) -> None:
+    async with httpx.AsyncClient(base_url=url(playground.service.playground_address)) as client:
+        answer = await client.put(path, content=b"x")
+    assert (answer.status_code, answer.headers["status"]) == (404, "404")
+    assert said in answer.json()["detail"]
+
+
+async def test_a_body_that_is_too_large_is_refused(playground: Ingress) -> None:
+    async with httpx.AsyncClient(base_url=url(playground.service.playground_address)) as client:
+        answer = await client.put("/example/person/Bob", content=b"x" * (IngressConfig.body_bytes_max + 1))
+    assert answer.status_code == 413
+
+
+async def test_records_are_taken_one_by_one(playground: Ingress) -> None:
+    worker = await playground.worker()
+    rows: list[tuple[int, str, bytes | None]] = [
+        (n, EGRESS_RECORD, json.dumps({"topic": "greetings", "payload": f"Wëlcome {n}"}).encode())
+        for n in range(2)
+    ]
+    for ack_id in (1, 2):  # the second time they are known
+        worker.send(EgressRows(ack_id, 7, rows))
+    await worker.wait(lambda worker: worker.egress_acks == [1, 2])
+    async with httpx.AsyncClient(base_url=url(playground.service.playground_egress_address)) as client:
+        answers = [await client.get("/greetings") for _ in range(3)]
+        empty = await client.get("/b")
+        unknown = await client.get("/nothing")
+    assert [answer.text for answer in answers] == ["Wëlcome 0", "Wëlcome 1", ""]
+    assert [answer.status_code for answer in [*answers, empty, unknown]] == [200] * 5
+    assert [answer.headers["status"] for answer in [*answers, empty, unknown]] == [
+        "200",
+        "200",
+        "404",
+        "404",
+        "405",
+    ]
