@@ -14,6 +14,9 @@ from typing import Final, Literal, TypeAlias
 FUNCTION_NAME: Final = "{function.name}"
 """The one placeholder of a URL template."""
 
+MAX_BATCH_REQUESTS: Final = 1_000
+"""Of an endpoint that does not say."""
+
 PLAYGROUND_EGRESS: Final = "io.statefun.playground/egress"
 PLAYGROUND_INGRESS: Final = "io.statefun.playground/ingress"
 
@@ -63,7 +66,7 @@ class Endpoint:
     """``namespace/name``, or ``namespace/*`` for every other function of a namespace."""
     url_template: str
     """With ``{function.name}`` for the name half of the type."""
-    max_batch_requests: int = 1_000
+    max_batch_requests: int = MAX_BATCH_REQUESTS
     """Waiting messages of one address above which sources are held back; 0 for no limit."""
     transport: Transport = AsyncTransport()
 

@@ -1,0 +1,130 @@
+"""``module.yaml`` -> :class:`~statefun_ray.module.model.Module`, as StateFun 3.3 reads it.
+
+Text in, values out: who has files uses ``statefun_ray.module.load``. A file is a stream of
+documents, each with ``kind`` and ``spec``; several files merge into one application. What StateFun
+refuses is refused, with all problems of all files at once; what it ignores is ignored, with a
+warning. Where we differ on purpose is said in docs/module-yaml.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from statefun_ray.module import tree
+from statefun_ray.module.endpoints import read_endpoint_v1, read_endpoint_v2
+from statefun_ray.module.fields import Field
+from statefun_ray.module.model import Module
+from statefun_ray.module.parts import Parts
+from statefun_ray.module.problems import Place, Problem, Problems, nearest
+
+KINDS: Final[Mapping[str, Callable[[Field, Parts], None]]] = {
+    "io.statefun.endpoints.v1/http": read_endpoint_v1,
+    "io.statefun.endpoints.v2/http": read_endpoint_v2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What came out of some files."""
+
+    module: Module | None
+    """The application; None when there is an error."""
+    problems: tuple[Problem, ...]
+    """By file and line."""
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """What keeps the application from starting."""
+        return tuple(problem for problem in self.problems if problem.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What does not."""
+        return tuple(problem for problem in self.problems if problem.severity == "warning")
+
+
+def read(sources: Sequence[tuple[str, str]]) -> Reading:
+    """Return the application that some files describe together.
+
+    Args:
+        sources: ``(name, text)`` of each file; the name is for messages.
+    """
+    problems, parts = Problems(), Parts()
+    for name, text in sources:
+        _read_file(name, text, parts, problems)
+    found = problems.in_order(name for name, _ in sources)
+    has_error = any(problem.severity == "error" for problem in found)
+    return Reading(None if has_error else parts.module(), found)
+
+
+def _read_file(source: str, text: str, parts: Parts, problems: Problems) -> None:
+    nodes, fault = tree.parse(text)
+    if fault is not None:
+        problems.error(
+            Place(source, fault.line), fault.reason, "YAML", "what follows in this file is not checked"
+        )
+    documents = [
+        Field(node, Place(source, node.line), problems)
+        for node in nodes
+        if not (isinstance(node, tree.Scalar) and node.is_null)
+    ]
+    if not documents and fault is None:
+        problems.warn(
+            Place(source, 0), "no document", "a module.yaml is a list of documents with kind and spec"
+        )
+    for document in documents:
+        _warn_of_variables(document)
+        _read_document(document, parts)
+
+
+def _read_document(document: Field, parts: Parts) -> None:
+    section = document.section("a mapping with kind and spec", ("kind", "spec"))
+    kind = section.need("kind", "the kind of this document, such as io.statefun.endpoints.v2/http")
+    spec = section.need("spec", "the settings of this document")
+    read_kind(kind, kind.typename(), spec, parts)
+
+
+def read_kind(field: Field, kind: str, spec: Field, parts: Parts) -> None:
+    """Read ``spec`` as one of ``kind``, which is said at ``field``."""
+    if not kind:
+        return
+    reader = KINDS.get(kind)
+    if reader is not None:
+        reader(spec, parts)
+        return
+    meant = nearest(kind, KINDS)
+    field.error(
+        "a kind that there is",
+        f"did you mean {meant}?" if meant else "see docs/module-yaml.md for all of them",
+    )
+
+
+# --- what looks like a variable -----------------------------------------------------------------
+
+_VARIABLE: Final = re.compile(r"\$\{[^}]*\}")
+
+
+def _warn_of_variables(document: Field) -> None:
+    """Say that ``${NAME}`` is no placeholder, wherever it stands."""
+    seen: set[int] = set()
+    waiting = [document]
+    while waiting:
+        field = waiting.pop()
+        # Several aliases may lead to one node.
+        if field.node is None or id(field.node) in seen:
+            continue
+        seen.add(id(field.node))
+        if isinstance(field.node, tree.Scalar):
+            for variable in _VARIABLE.findall(field.node.text):
+                field.warn(
+                    repr(variable),
+                    "it is passed on as it stands, since StateFun replaces no variables; "
+                    "put the value in before the file is read, for example with envsubst",
+                )
+        elif isinstance(field.node, tree.Listing):
+            waiting += field.items("")
+        else:
+            waiting += [field.at(name, entry.line, entry.value) for name, entry in field.node.entries.items()]

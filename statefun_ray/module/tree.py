@@ -1,0 +1,134 @@
+"""YAML text -> a tree of nodes that know their line. Nothing is converted: a scalar stays text.
+
+What a scalar means is decided where it is read, as StateFun does: ``on`` or ``1e3`` under a key
+that wants text is text. Tags are ignored, so no text can make anything happen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingABC
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import yaml
+
+_NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scalar:
+    """One value."""
+
+    line: int
+    text: str
+    is_plain: bool
+    """Written without quotes and not as a block."""
+
+    @property
+    def is_null(self) -> bool:
+        """Whether it stands for no value."""
+        return self.is_plain and self.text in _NULLS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listing:
+    """A list."""
+
+    line: int
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key of a mapping with its value."""
+
+    line: int
+    """Of the key."""
+    value: Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mapping:
+    """A mapping whose keys are text. Of a key that is written twice the last one counts."""
+
+    line: int
+    entries: MappingABC[str, Entry]
+    repeated: tuple[tuple[str, int], ...] = ()
+    """Keys that are overwritten further down, each with the line of the later one."""
+
+
+Node: TypeAlias = Scalar | Listing | Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class SyntaxFault:
+    """Why the text is not YAML from some line on."""
+
+    line: int
+    reason: str
+
+
+def parse(text: str) -> tuple[list[Node], SyntaxFault | None]:
+    """Return the documents of a YAML stream, and why they end early if they do."""
+    documents: list[Node] = []
+    try:
+        # Documents before a fault stay in the list, so that their problems are reported too.
+        documents.extend(map(_converted, yaml.compose_all(text, Loader=yaml.SafeLoader)))
+    except _Fault as fault:
+        return documents, fault.fault
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        return documents, SyntaxFault(line, f"the character U+{error.character:04X}")
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        reasons = [reason for reason in (error.context, error.problem) if reason]
+        return documents, SyntaxFault(mark.line + 1 if mark else 1, ": ".join(reasons))
+    except RecursionError:
+        return documents, SyntaxFault(1, "nodes inside nodes without end")
+    return documents, None
+
+
+class _Fault(Exception):
+    def __init__(self, fault: SyntaxFault) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+
+def _converted(document: yaml.Node) -> Node:
+    return _Converter().convert(document)
+
+
+@dataclass
+class _Converter:
+    """Turns the composer's nodes into ours. An anchor's node is converted once, however often it is used."""
+
+    _done: dict[int, Node] = field(default_factory=dict)
+    _open: set[int] = field(default_factory=set)
+
+    def convert(self, node: yaml.Node) -> Node:
+        if id(node) in self._done:
+            return self._done[id(node)]
+        line = node.start_mark.line + 1
+        if id(node) in self._open:
+            raise _Fault(SyntaxFault(line, "an alias to a node that contains it"))
+        self._open.add(id(node))
+        converted = self._convert(node, line)
+        self._open.discard(id(node))
+        self._done[id(node)] = converted
+        return converted
+
+    def _convert(self, node: yaml.Node, line: int) -> Node:
+        if isinstance(node, yaml.ScalarNode):
+            return Scalar(line, node.value, node.style is None)
+        if isinstance(node, yaml.SequenceNode):
+            return Listing(line, tuple(self.convert(item) for item in node.value))
+        entries: dict[str, Entry] = {}
+        repeated = []
+        for key, value in node.value:
+            key_line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise _Fault(SyntaxFault(key_line, "a key that is a list or a mapping"))
+            if key.value in entries:
+                repeated.append((key.value, key_line))
+            entries[key.value] = Entry(key_line, self.convert(value))
+        return Mapping(line, entries, tuple(repeated))
