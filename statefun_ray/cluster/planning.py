@@ -34,7 +34,7 @@ from statefun_ray.cluster.target import (
     source_of_targets,
 )
 from statefun_ray.durations import parse_duration_ms
-from statefun_ray.module.model import Module
+from statefun_ray.module.model import NO_MODULE, Module
 from statefun_sdk.functions import StatefulFunctions
 
 
@@ -60,7 +60,7 @@ def plan_deployment(
         UserError: an argument cannot be used.
     """
     check_not_importing()
-    module = module or Module()
+    module = module or NO_MODULE
     source = _source_of(functions, module)
     name = checked_name(name if name is not None else name_for(source))
     host, port = parse_http(http)

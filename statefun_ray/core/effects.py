@@ -89,13 +89,22 @@ class FeedFrame:
 
 
 @dataclass(slots=True)
+class EgressAcknowledged:
+    """An ingress has taken the egress rows that were sent to it in a frame with this number."""
+
+    ack_id: int
+
+
+@dataclass(slots=True)
 class Die:
     """End this worker's process: its generation cannot go on, for the given reason."""
 
     reason: str
 
 
-WorkerEffect: TypeAlias = SendFrame | Tell | Invoke | WritePart | Publish | FeedFrame | Die
+WorkerEffect: TypeAlias = (
+    SendFrame | Tell | Invoke | WritePart | Publish | FeedFrame | EgressAcknowledged | Die
+)
 
 # --- the coordinator's effects ------------------------------------------------------------------
 

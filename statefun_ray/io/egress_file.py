@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -111,17 +111,24 @@ class FileSink:
         self._store = store
         self._folder = _folder(egress, prefix)
 
-    def publish(self, shard: int, rows: list[EgressRow]) -> None:
-        """Make ``rows``, of this egress and shard and in order, exist exactly once.
+    joins_shards = False
+    """Each shard has objects of its own, so a slow store is asked for several at once."""
+
+    def publish(self, batch: Sequence[tuple[int, list[EgressRow]]]) -> None:
+        """Make rows of this egress exist exactly once, those of each list as one object.
 
         Raises:
             StoreError: the store gave no answer, or said no; publishing again is safe.
             EgressConflict: the object exists with other content.
         """
-        name = f"{self._folder}{shard:03d}/{rows[0][0]:019d}-{rows[-1][0]:019d}.ndjson"
-        data = b"".join(_line(row) for row in rows)
-        if not self._store.create(name, data) and self._store.get(name) != data:
-            raise EgressConflict(self._store.uri, name)
+        for shard, rows in batch:
+            name = f"{self._folder}{shard:03d}/{rows[0][0]:019d}-{rows[-1][0]:019d}.ndjson"
+            data = b"".join(_line(row) for row in rows)
+            if not self._store.create(name, data) and self._store.get(name) != data:
+                raise EgressConflict(self._store.uri, name)
+
+    def close(self) -> None:
+        """Nothing to let go of: the store is shared."""
 
 
 def read_egress(uri: str | ObjectStore, egress: str, prefix: str = "") -> list[PublishedRow]:

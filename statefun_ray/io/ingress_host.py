@@ -24,7 +24,7 @@ from statefun_ingress.log import IngressLog
 from statefun_ingress.registry import FunctionInfo, Registry
 from statefun_ingress.service import IngressService
 from statefun_ray.core.key_groups import KEY_GROUP_COUNT_DEFAULT
-from statefun_ray.module.model import Module
+from statefun_ray.module.model import NO_MODULE, Module
 from statefun_sdk import StatefulFunctions, json_typenames
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class IngressHostConfig:
     key_group_count: int = KEY_GROUP_COUNT_DEFAULT
     secret: bytes | None = None
     """Kept for the feed's handshake, which has none in this version."""
-    module: Module = Module()
+    module: Module = NO_MODULE
     settings: dict[str, Any] = field(default_factory=dict)
     """Of `IngressConfig`, where they differ from their defaults."""
 

@@ -19,6 +19,7 @@ from statefun_checkpoints.store import ObjectStore
 from statefun_ray.core.control import Abort, Committed, ToCoordinator, ToWorker
 from statefun_ray.core.effects import (
     Die,
+    EgressAcknowledged,
     FeedFrame,
     Invoke,
     Publish,
@@ -30,11 +31,14 @@ from statefun_ray.core.effects import (
 from statefun_ray.core.invoker import InvocationEffects
 from statefun_ray.core.worker import Worker, describe_error
 from statefun_ray.io.clock import wall_ms
-from statefun_ray.io.egress import Publisher, Sinks
+from statefun_ray.io.egress import Publisher
+from statefun_ray.io.egress_playground import PlaygroundSink
 from statefun_ray.io.feed_client import FeedClient
 from statefun_ray.io.invoke_local import EmbeddedInvoker, FailureLog
 from statefun_ray.io.mesh import Mesh
 from statefun_ray.io.part_writer import PartWriter
+from statefun_ray.io.sinks import open_sinks
+from statefun_ray.module.model import Module
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +69,7 @@ class WorkerLoop:
         store: ObjectStore,
         executor: Executor,
         key_groups: KeyGroups,
+        module: Module,
         sinks: Mapping[str, str],
         may_publish: Callable[[], bool],
         tell: Callable[[ToCoordinator], None],
@@ -72,6 +77,7 @@ class WorkerLoop:
     ) -> None:
         """Args:
         executor: where parts and egress may block.
+        module: says which egresses there are.
         may_publish: asked before every publication; false once the worker is fenced.
         tell: sends to the coordinator.
         fail: told why, when this worker can not go on; `close` follows.
@@ -92,8 +98,9 @@ class WorkerLoop:
             on_written=self._part_written,
             on_failed=fail,
         )
+        self._playground = PlaygroundSink(self._send_to_ingress)
         self._publisher = Publisher(
-            Sinks(store, sinks),
+            open_sinks(store, module, sinks, self._playground),
             executor=executor,
             may_publish=may_publish,
             on_published=self._published,
@@ -289,6 +296,8 @@ class WorkerLoop:
                 self._parts.add(effect)
             case Publish():
                 self._publisher.add(effect)
+            case EgressAcknowledged():
+                self._playground.acknowledged(effect.ack_id)
             case Die():
                 self._fail(effect.reason)
 
@@ -315,6 +324,13 @@ class WorkerLoop:
                     "its effects are discarded and it is tried again"
                 )
         self._guarded(lambda core: core.invocation_done(effect.invocation_id, effects, error, wall_ms()))
+
+    def _send_to_ingress(self, frame: bytes) -> bool:
+        for feed in self._feeds.values():
+            if feed.is_open:
+                feed.send(frame)
+                return True
+        return False
 
     def _part_written(self, snapshot_id: int, kind: str, descriptor: PartDescriptor | None) -> None:
         self._guarded(lambda core: core.part_written(snapshot_id, kind, descriptor))

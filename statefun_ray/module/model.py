@@ -210,3 +210,7 @@ class Module:
         if self.playground_egress is not None:
             ids.add(PLAYGROUND_EGRESS)
         return frozenset(ids)
+
+
+NO_MODULE: Final = Module()
+"""Of an application that is only its Python functions."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,8 +12,9 @@ from statefun_checkpoints.errors import StoreUnavailable
 from statefun_checkpoints.store import MemoryStore
 from statefun_ray.core.effects import Publish
 from statefun_ray.io import egress
-from statefun_ray.io.egress import Publisher, Sinks
+from statefun_ray.io.egress import Publisher, ShardRows, Sinks, SinkUnavailable
 from statefun_ray.io.egress_file import read_egress
+from tests.waiting import until
 
 
 class FlakyStore(MemoryStore):
@@ -133,3 +134,59 @@ async def test_a_sink_that_holds_other_rows_is_a_failure_and_not_retried(
         assert "EgressConflict" in made.failures[0]
         assert made.published == []
     assert "egress failed" in caplog.text
+
+
+class JoiningSink:
+    """Remembers batches; can be made to give no answer."""
+
+    joins_shards = True
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[int, list[int]]]] = []
+        self.is_up = True
+        self.is_closed = False
+
+    def publish(self, batch: Sequence[ShardRows]) -> None:
+        if not self.is_up:
+            raise SinkUnavailable("not now")
+        self.batches.append([(shard, [row[0] for row in rows]) for shard, rows in batch])
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+async def test_a_sink_that_joins_shards_gets_them_together_and_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(egress, "RETRY_MS_FIRST", 1)
+    sink, store = JoiningSink(), MemoryStore()
+    sink.is_up = False
+    published: list[tuple[int, int]] = []
+    with ThreadPoolExecutor(1) as executor:
+        publisher = Publisher(
+            Sinks(store, {}, {"k/k": sink}),
+            executor=executor,
+            may_publish=lambda: True,
+            on_published=lambda shard, epoch: published.append((shard, epoch)),
+            on_failed=lambda _reason: None,
+        )
+        mixed = Publish(1, 1, [(0, "k/k", "a/b", b"x"), (1, "shop/out", "a/b", b"y")])
+        for effect in (
+            publication(0, 1, 0, 1, to="k/k"),
+            mixed,
+            publication(2, 1, 0),
+            publication(0, 2, 2, to="k/k"),
+        ):
+            publisher.add(effect)
+        await until(lambda: (2, 1) in published and bool(publisher.last_error))
+        assert published == [(2, 1)]
+        assert publisher.last_error == "egress k/k: not now"
+        assert publisher.backlog == 3
+        sink.is_up = True
+        await until(lambda: not publisher.backlog)
+        publisher.close()
+
+    assert sink.batches == [[(0, [0, 1]), (1, [0]), (0, [2])]]
+    assert published == [(2, 1), (0, 1), (1, 1), (0, 2)]
+    assert [row.seq for row in read_egress(store, "shop/out", "egress")] == [1, 0]
+    assert sink.is_closed

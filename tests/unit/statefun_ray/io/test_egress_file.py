@@ -26,9 +26,9 @@ def test_published_rows_are_read_back_by_shard_and_in_order() -> None:
     store = MemoryStore()
     sink = FileSink(store, EGRESS)
 
-    sink.publish(2, rows(0, 1))
-    sink.publish(1, rows(7))
-    sink.publish(2, rows(2, 5))
+    sink.publish([(2, rows(0, 1))])
+    sink.publish([(1, rows(7))])
+    sink.publish([(2, rows(2, 5))])
 
     published = read_egress(store, EGRESS)
     assert [(row.shard, row.seq, row.data) for row in published] == [
@@ -44,26 +44,26 @@ def test_published_rows_are_read_back_by_shard_and_in_order() -> None:
 
 def test_publishing_again_changes_nothing() -> None:
     store = MemoryStore()
-    FileSink(store, EGRESS).publish(0, rows(0, 1))
+    FileSink(store, EGRESS).publish([(0, rows(0, 1))])
     before = dict(store.objects)
 
-    FileSink(store, EGRESS).publish(0, rows(0, 1))
+    FileSink(store, EGRESS).publish([(0, rows(0, 1))])
 
     assert store.objects == before
 
 
 def test_other_rows_in_the_same_place_are_refused() -> None:
     store = MemoryStore("sink")
-    FileSink(store, EGRESS).publish(0, rows(0))
+    FileSink(store, EGRESS).publish([(0, rows(0))])
 
     with pytest.raises(EgressConflict, match="exists with other rows"):
-        FileSink(store, EGRESS).publish(0, [(0, EGRESS, INT, codecs.encode_int(999))])
+        FileSink(store, EGRESS).publish([(0, [(0, EGRESS, INT, codecs.encode_int(999))])])
 
 
 def test_rows_published_twice_under_different_ranges_are_found_by_the_reader() -> None:
     store = MemoryStore()
-    FileSink(store, EGRESS).publish(0, rows(0, 1))
-    FileSink(store, EGRESS).publish(0, rows(1, 2))
+    FileSink(store, EGRESS).publish([(0, rows(0, 1))])
+    FileSink(store, EGRESS).publish([(0, rows(1, 2))])
 
     with pytest.raises(EgressUnreadable, match="row 1 of shard 0 was published before"):
         read_egress(store, EGRESS)
@@ -73,15 +73,13 @@ def test_a_line_is_json_that_a_person_can_read(tmp_path: Path) -> None:
     receipt = make_json_type("shop/receipt")
     sink = FileSink(LocalStore(tmp_path), EGRESS)
 
-    sink.publish(
-        3,
-        [
-            (0, EGRESS, receipt.typename, b'{"total":\n 5}'),
-            (1, EGRESS, codecs.STRING, codecs.encode_string("hé")),
-            (2, EGRESS, "shop/blob", b"\x00\xff"),
-            (3, EGRESS, INT, None),
-        ],
-    )
+    written: list[EgressRow] = [
+        (0, EGRESS, receipt.typename, b'{"total":\n 5}'),
+        (1, EGRESS, codecs.STRING, codecs.encode_string("hé")),
+        (2, EGRESS, "shop/blob", b"\x00\xff"),
+        (3, EGRESS, INT, None),
+    ]
+    sink.publish([(3, written)])
 
     file = tmp_path / "shop" / "receipts" / "003" / "0000000000000000000-0000000000000000003.ndjson"
     assert [json.loads(line) for line in file.read_text().splitlines()] == [
@@ -113,7 +111,7 @@ def test_exact_bytes_come_back_whatever_they_are(value: tuple[str, bytes | None]
     store = MemoryStore()
     typename, data = value
 
-    FileSink(store, EGRESS).publish(0, [(0, EGRESS, typename, data)])
+    FileSink(store, EGRESS).publish([(0, [(0, EGRESS, typename, data)])])
 
     (row,) = read_egress(store, EGRESS)
     assert (row.typename, row.value) == (typename, data)
@@ -122,7 +120,7 @@ def test_exact_bytes_come_back_whatever_they_are(value: tuple[str, bytes | None]
 def test_a_number_that_json_does_not_know_is_kept_as_bytes() -> None:
     store = MemoryStore()
 
-    FileSink(store, EGRESS).publish(0, [(0, EGRESS, codecs.DOUBLE, codecs.encode_double(math.inf))])
+    FileSink(store, EGRESS).publish([(0, [(0, EGRESS, codecs.DOUBLE, codecs.encode_double(math.inf))])])
 
     assert read_egress(store, EGRESS)[0].value == codecs.encode_double(math.inf)
 
@@ -131,7 +129,7 @@ def test_a_number_that_json_does_not_know_is_kept_as_bytes() -> None:
 def test_any_egress_name_is_a_safe_object_name_of_its_own(egress: str) -> None:
     store = MemoryStore()
 
-    FileSink(store, egress, "egress").publish(0, rows(0))
+    FileSink(store, egress, "egress").publish([(0, rows(0))])
 
     assert len(read_egress(store, egress, "egress")) == 1
     assert all(name.startswith("egress/") for name in store.objects)
