@@ -27,6 +27,7 @@ from statefun_ingress.values import BUILT_INS, STRING, encode_string, json_text,
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Respond = Callable[[int, Headers, bytes], None]
 
 FUNCTIONS_PREFIX: Final = "/v1/functions/"
 EVENTS_PATH: Final = "/v1/events"
@@ -118,14 +119,10 @@ class HotRoutes:
     async def _take_one(
         self, scope: Scope, headers: dict[bytes, bytes], body: RequestBody
     ) -> tuple[int, Headers, bytes]:
-        host = self._host
         data = await body.read(headers.get(b"content-length"), self._body_bytes_max)
-        host.admit()
-        target, id = self._address(scope["raw_path"])
-        value_type, value = self._value(target, headers.get(b"content-type"), data)
-        producer_id, sequence = _producer(headers) if b"producer-id" in headers else _no_producer(headers)
+        target, id, value_type, value, producer_id, sequence = self._read(scope["raw_path"], headers, data)
         prefer = headers.get(b"prefer")
-        wait_s = min(_wait_of(prefer), host.config.wait_s_max) if prefer is not None else 0.0
+        wait_s = min(_wait_of(prefer), self._host.config.wait_s_max) if prefer is not None else 0.0
         if wait_s > 0:
             return await self._ask(target, id, value_type, value, producer_id, sequence, wait_s)
         events = Events.of_one(target.typename, id, "", "", value_type, value)
@@ -159,14 +156,53 @@ class HotRoutes:
             self._host.appended()
             answer = await future
         if answer is None:
-            failure = self._core.log.failure
-            raise RequestRefused(
-                503,
-                "The event may or may not have been accepted",
-                f"{failure}; repeat the request with the same Producer-Id and Producer-Sequence",
-                5,
-            )
+            raise self._unknown_fate()
         return answer
+
+    def take(self, raw_path: bytes, headers: dict[bytes, bytes], data: bytes, respond: Respond) -> None:
+        """Take one event of a complete request that asks for no reply, without a task or ASGI.
+
+        Args:
+            raw_path: of the URL, still percent-encoded, below ``FUNCTIONS_PREFIX``.
+            headers: names in lower case.
+            data: the whole body, at most ``body_bytes_max``.
+            respond: called once, with status, headers and body: when the event is durable, or
+                before this returns.
+        """
+        try:
+            target, id, value_type, value, producer_id, sequence = self._read(raw_path, headers, data)
+            events = Events.of_one(target.typename, id, "", "", value_type, value)
+            answer = self._core.accept(
+                [(events, encode_chunk(events))],
+                partial(self._respond, respond),
+                received_at_ms=self._host.wall_ms(),
+                producer_id=producer_id,
+                producer_sequence=sequence,
+            )
+        except RequestRefused as refused:
+            _respond_refused(respond, refused)
+        except (LogFailed, ProducerError) as error:
+            _respond_refused(respond, refusal_of(error))
+        else:
+            if answer is None:
+                self._host.appended()
+            else:
+                self._respond(respond, answer)
+
+    def _respond(self, respond: Respond, answer: Answer | None) -> None:
+        if answer is None:
+            _respond_refused(respond, self._unknown_fate())
+        else:
+            body = self._accepted(answer)
+            respond(202, [_JSON_TYPE, (b"content-length", b"%d" % len(body))], body)
+
+    def _unknown_fate(self) -> RequestRefused:
+        return RequestRefused(
+            503,
+            "The event may or may not have been accepted",
+            f"{self._core.log.failure}; repeat the request with the same Producer-Id and Producer-Sequence",
+            5,
+        )
 
     async def _ask(
         self,
@@ -223,6 +259,16 @@ class HotRoutes:
         return _VENDOR + typename.encode(), value or b""
 
     # --- what a request says -----------------------------------------------------------
+
+    def _read(
+        self, raw_path: bytes, headers: dict[bytes, bytes], data: bytes
+    ) -> tuple[Target, str, str, bytes, str, int]:
+        """Return target, id, typename and value of the event, producer and its sequence; or refuse."""
+        self._host.admit()
+        target, id = self._address(raw_path)
+        value_type, value = self._value(target, headers.get(b"content-type"), data)
+        producer_id, sequence = _producer(headers) if b"producer-id" in headers else _no_producer(headers)
+        return target, id, value_type, value, producer_id, sequence
 
     def _address(self, raw_path: bytes) -> tuple[Target, str]:
         name, _, raw_id = raw_path[_PREFIX_BYTES:].rpartition(b"/")
@@ -298,6 +344,11 @@ class HotRoutes:
         finally:
             self._bulk_unread_bytes -= held
         return 202, [_JSON_TYPE], self._accepted(answer)
+
+
+def _respond_refused(respond: Respond, refused: RequestRefused) -> None:
+    body = problem_body(refused)
+    respond(refused.status, problem_headers(refused, body), body)
 
 
 def _settle(future: asyncio.Future[Any], result: Any) -> None:

@@ -51,6 +51,8 @@ class IngressApp(FastAPI):
             default_response_class=JSONResponse,
         )
         self._hot = HotRoutes(host)
+        self.direct = self._hot
+        """Of which ``BoundedProtocol`` takes the most frequent requests past ASGI."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._hot.matches(scope["path"]):

@@ -3,22 +3,39 @@
 ASGI sees a request only when its headers are complete, so a client that sends them one byte
 at a time is invisible to the application. Deadlines are kept as plain numbers that one
 sweep compares (``expire``): a timer per request would cost more than the request.
+
+ASGI itself costs more than taking an event: a task, an event, a scope and two sends per
+request. So a request for one event that is as simple as most are goes to ``HotRoutes.take``
+directly; whatever is unusual about it sends it on the way of all others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-from typing import Any, cast
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final, cast
 
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from statefun_ingress.asgi import FUNCTIONS_PREFIX, HotRoutes
 from statefun_ingress.config import IngressConfig
 from statefun_ingress.errors import RequestRefused
-from statefun_ingress.problems import raw_problem
+from statefun_ingress.problems import Headers, raw_problem
+
+logger = logging.getLogger(__name__)
 
 _NEVER = math.inf
-_IDLE, _HEADERS, _BODY = range(3)
+_IDLE, _HEADERS, _BODY, _KEPT = range(4)
+
+_DIRECT_PREFIX: Final = FUNCTIONS_PREFIX.encode()
+_NOT_DIRECT: Final = frozenset((b"prefer", b"expect", b"upgrade", b"transfer-encoding"))
+_STATUS_LINES: Final = {
+    status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
+}
 
 
 class _Cork:
@@ -56,6 +73,36 @@ class _Cork:
         return self._transport.is_closing()
 
 
+class _DirectCycle:
+    """Stands where uvicorn keeps the request under way, for one that ASGI does not see.
+
+    uvicorn gathers the body in it, queues pipelined requests until ``response_complete``, and
+    takes ``keep_alive`` away when it shuts down.
+    """
+
+    __slots__ = (
+        "body",
+        "disconnected",
+        "headers",
+        "keep_alive",
+        "more_body",
+        "raw_path",
+        "response_complete",
+        "response_started",
+    )
+    message_event = asyncio.Event()  # nobody waits for it
+
+    def __init__(self, raw_path: bytes, headers: dict[bytes, bytes]) -> None:
+        self.raw_path = raw_path
+        self.headers = headers
+        self.body = b""
+        self.more_body = True
+        self.keep_alive = True
+        self.disconnected = False
+        self.response_started = False
+        self.response_complete = False
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One HTTP connection; subclassed with the limits by ``bounded_protocol``."""
 
@@ -67,6 +114,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._phase = _IDLE
         self._header_bytes = 0  # received since the read in which the headers began
         self._refused: RequestRefused | None = None
+        self._direct: HotRoutes | None = getattr(self.app, "direct", None)
+        self._direct_bytes_max = min(HIGH_WATER_LIMIT, self.limits.body_bytes_max)
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -120,7 +169,11 @@ class BoundedProtocol(HttpToolsProtocol):
                     "more than one Content-Length or Transfer-Encoding header; send exactly one",
                 )
             )
-        super().on_headers_complete()
+        cycle = self._direct_cycle()
+        if cycle is not None:
+            self.cycle = cast("RequestResponseCycle", cycle)
+        else:
+            super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.transport = cast("asyncio.Transport", _Cork(self.transport, self.loop))
@@ -129,7 +182,77 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._deadline = _NEVER
         self._phase = _IDLE
-        super().on_message_complete()
+        cycle: object = self.cycle
+        if isinstance(cycle, _DirectCycle):
+            self._take(cycle)
+        else:
+            super().on_message_complete()
+
+    # --- one event, past ASGI ----------------------------------------------------------
+
+    def _direct_cycle(self) -> _DirectCycle | None:
+        """Return the cycle of a request for ``HotRoutes.take``, once its headers are complete."""
+        url = self.url
+        if self._direct is None or not url.startswith(_DIRECT_PREFIX):
+            return None
+        under_way: RequestResponseCycle | None = self.cycle
+        if under_way is not None and not under_way.response_complete:
+            return None  # pipelined: it waits for its turn
+        headers = dict(self.headers)
+        length = headers.get(b"content-length", b"")
+        parser = self.parser
+        if (
+            headers.keys().isdisjoint(_NOT_DIRECT)
+            and 0 < len(length) < 10
+            and int(length) <= self._direct_bytes_max
+            and parser.get_method() in (b"PUT", b"POST")
+            and parser.get_http_version() == "1.1"
+            and parser.should_keep_alive()
+            and url.isascii()
+            and b"?" not in url
+            and b"#" not in url
+            and not self.flow.write_paused
+        ):
+            return _DirectCycle(url, headers)
+        return None
+
+    def _take(self, cycle: _DirectCycle) -> None:
+        assert self._direct is not None
+        cycle.more_body = False
+        try:
+            self._direct.take(cycle.raw_path, cycle.headers, cycle.body, partial(self._respond, cycle))
+        except Exception:
+            # As uvicorn does with what an application raises.
+            logger.exception("request failed path=%s", cycle.raw_path)
+            if not cycle.response_started:
+                cycle.keep_alive = False
+                self._respond(cycle, 500, [(b"content-length", b"0")], b"")
+
+    def _respond(self, cycle: _DirectCycle, status: int, headers: Headers, body: bytes) -> None:
+        cycle.response_started = cycle.response_complete = True
+        transport = self.transport
+        if transport.is_closing():
+            return
+        parts = [_STATUS_LINES[status]]
+        for name, value in self.server_state.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        if not cycle.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts += (b"\r\n", body)
+        transport.write(b"".join(parts))
+        if not cycle.keep_alive:
+            transport.close()
+        elif self.pipeline:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            if self._phase == _IDLE:
+                self._phase = _KEPT
+                self._deadline = self.loop.time() + self.limits.keep_alive_s
+
+    # --- refusing ----------------------------------------------------------------------
 
     def _refuse(self, refused: RequestRefused) -> None:
         """Leave the parser; ``send_400_response`` is called for it then."""
@@ -148,6 +271,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def expire(self, now: float) -> None:
         """Close the connection if its deadline has passed."""
         if now < self._deadline:
+            return
+        if self._phase == _KEPT:
+            self._deadline = _NEVER
+            self.transport.close()
             return
         if self._phase != _BODY:
             found = f"the headers were not complete after {self.limits.header_timeout_s:g} s"
