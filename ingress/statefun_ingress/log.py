@@ -479,14 +479,6 @@ class IngressLog:
                 self.producers.settle(producer_id, producer_sequence)
         return batch.appended
 
-    def commit(self) -> list[Appended]:
-        """Take, write and sync what has been appended, in one call; for tests and tools."""
-        batch = self.take_batch()
-        if batch is None:
-            return []
-        self.write_batch(batch)
-        return self.batch_synced(batch)
-
     # --- reading and trimming ----------------------------------------------------------
 
     def read(self, from_seq: int) -> LogReader:

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from statefun_checkpoints import entry_format, resolve, retention
 from statefun_checkpoints.commit_log import CommitLog, Fenced, Outcome
@@ -289,6 +289,8 @@ class Coordinator:
                     self._end(message.reason)
                 else:
                     self._fail(f"worker {message.worker}: {message.reason}")
+            case unexpected:
+                assert_never(unexpected)
 
     def worker_lost(self, generation: int, worker: int, reason: str, now_ms: int) -> None:
         """A worker's process or connection is gone: its generation is over."""
@@ -322,8 +324,7 @@ class Coordinator:
         self._trigger()
 
     def _fail(self, reason: str) -> None:
-        if self.phase in ("backoff", "stopped"):
-            return
+        assert self.phase not in ("backoff", "stopped"), f"phase {self.phase}: {reason}"
         delay_ms = min(
             self.config.backoff_ms_max, self.config.backoff_ms_min << min(self._generation_failures, 20)
         )
@@ -335,8 +336,7 @@ class Coordinator:
         self._enter("backoff")
 
     def _end(self, error: str) -> None:
-        if self.phase == "stopped":
-            return
+        assert self.phase != "stopped", f"stopped: {error}"
         self.last_error = error
         if error:
             self._report("error", error)

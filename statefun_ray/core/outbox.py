@@ -97,12 +97,11 @@ class Outbox:
         return result
 
     def published(self, shard: int, epoch: int) -> None:
-        """The sink has these rows for good."""
-        shards = self._egress.get(epoch)
-        if shards is not None:
-            shards.pop(shard, None)
-            if not shards:
-                del self._egress[epoch]
+        """The sink has these rows for good; said once of what `epochs` has given."""
+        shards = self._egress[epoch]
+        del shards[shard]
+        if not shards:
+            del self._egress[epoch]
 
     def drop_replies(self, incarnation: str, request_ids: set[str]) -> None:
         """The ingress has taken these replies, or nobody waits for them any more."""

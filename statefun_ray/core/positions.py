@@ -67,8 +67,7 @@ class LogPosition:
                 for sequence, message in zip(sequences, messages, strict=True)
                 if sequence >= max(self.next_sequence, self._next_for(message[1]))
             ]
-        if to_sequence > self.next_sequence:
-            self._level(to_sequence)
+        self._level(max(to_sequence, self.next_sequence))
         return messages
 
     def _next_for(self, id: str) -> int:

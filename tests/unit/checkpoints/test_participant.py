@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from statefun_checkpoints.participant import Participant, ProtocolViolation
+from statefun_checkpoints.participant import Participant
 
 
 def participant(*channels: int, last_cut: int = 0) -> Participant[str]:
@@ -79,12 +79,12 @@ def test_one_snapshot_at_a_time() -> None:
     worker = participant(1)
     worker.begin(1)
 
-    with pytest.raises(ProtocolViolation, match="cut 2 after cut 1 with snapshot 1 open"):
+    with pytest.raises(AssertionError, match="cut 2 with snapshot 1 open"):
         worker.begin(2)
 
 
 def test_cuts_never_go_back() -> None:
     worker = participant(1, last_cut=9)
 
-    with pytest.raises(ProtocolViolation, match="cut 9 after cut 9"):
+    with pytest.raises(AssertionError, match="cut 9 after cut 9"):
         worker.begin(9)

@@ -9,7 +9,7 @@ import pytest
 
 from statefun_ingress.errors import CorruptLog, LogFailed, LogLocked, LogTrimmed
 from statefun_ingress.files import OsLogFiles
-from statefun_ingress.log import IngressLog, LogFiles, encode_events
+from statefun_ingress.log import Appended, IngressLog, LogFiles, encode_events
 from statefun_ingress.producers import Answer
 from statefun_ingress.record import CHUNK_EVENTS_MAX, NO_PRODUCER, Events
 from statefun_ingress.segment import META_NAME, segment_name
@@ -23,12 +23,20 @@ def events_of(count: int, text: str = "v") -> Events:
     return events
 
 
+def commit(log: IngressLog) -> list[Appended]:
+    """Take, write and sync what has been appended."""
+    batch = log.take_batch()
+    assert batch is not None
+    log.write_batch(batch)
+    return log.batch_synced(batch)
+
+
 def append(log: IngressLog, *counts: int, producer: str = "", start: int = 0) -> None:
     """Append one record per count, each in a batch of its own."""
     for sequence, count in enumerate(counts, start):
         number = sequence if producer else NO_PRODUCER
         log.append(events_of(count), received_at_ms=1, producer_id=producer, producer_sequence=number)
-        log.commit()
+        commit(log)
 
 
 def seqs(log: IngressLog, from_seq: int = 0) -> list[int]:
@@ -78,15 +86,15 @@ def test_nothing_is_durable_or_readable_before_its_batch_is_synced(files: LogFil
     assert (log.end_seq, log.durable_seq, seqs(log)) == (6, 0, [])
     assert [record.answer for record in log.batch_synced(batch)] == [Answer(0, 3), Answer(3, 2)]
     assert (log.durable_seq, seqs(log)) == (5, [0, 1, 2, 3, 4])
-    assert [record.answer for record in log.commit()] == [Answer(5, 1)]
-    assert log.commit() == []
+    assert [record.answer for record in commit(log)] == [Answer(5, 1)]
+    assert log.take_batch() is None
 
 
 def test_events_come_back_as_they_were(files: LogFiles) -> None:
     log = IngressLog.open(files, "abc")
     events = Events.of_one("n/t", "id", "statefun-ray.reply/abc.1", "7", "t/x", None)
     log.append(events, received_at_ms=1)
-    log.commit()
+    commit(log)
 
     for opened in (log, reopened(files)):
         chunk = opened.read(0).read()
