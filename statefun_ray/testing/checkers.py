@@ -83,8 +83,8 @@ def _check_poison(
     remembered = sum(_is_parked(table, value) for table, value in zip(rows.table, rows.value, strict=True))
     if remembered != len(simulation.poisons):
         yield f"{remembered} addresses are recorded as parked, expected {len(simulation.poisons)}"
-    if parked != len(simulation.poisons):
-        yield f"{parked} messages wait at the end, expected {len(simulation.poisons)}"
+    if parked != simulation.poisonous:
+        yield f"{parked} messages wait at the end, expected {simulation.poisonous}"
 
 
 def _check_egress(simulation: Simulation) -> Iterator[str]:

@@ -32,7 +32,7 @@ class SimulatedCoordinator(Process):
         """Why it has stopped, empty for an orderly end; None while it has not."""
         self.mistake = mistake
         rng = self.world.rng
-        functions = simulation.mistaken_functions if mistake == "functions" else simulation.functions
+        self.functions = simulation.workload.functions(simulation.version, mistaken=mistake == "functions")
         self.core = Coordinator(
             CoordinatorConfig(
                 name=simulation.app,
@@ -52,7 +52,7 @@ class SimulatedCoordinator(Process):
                 backoff_ms_min=5,
                 backoff_ms_max=60,
             ),
-            describe_functions(functions),
+            describe_functions(self.functions),
         )
         self._collector = retention.Collector(grace_ms=rng.choice([0, 0, 50]))
         self._is_collecting = False

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+import msgspec
+import xxhash
 
 from statefun_checkpoints import layout
 from statefun_checkpoints.commit_log import CommitLog, LogReader
@@ -12,7 +17,8 @@ from statefun_checkpoints.store import run_store
 from statefun_checkpoints.store_requests import StoreSteps
 from statefun_ingress.errors import CorruptLog, LogTrimmed
 from statefun_ingress.log import IngressLog
-from statefun_ingress.segment import META_NAME
+from statefun_ingress.record import check_record
+from statefun_ingress.segment import FORMAT, META_NAME, decode_segment_header
 from statefun_ray.testing.storage import SimulatedFiles
 
 if TYPE_CHECKING:
@@ -96,13 +102,13 @@ def _with_damaged_log(simulation: Simulation) -> list[str]:
     """Damage the closed ingress log in many ways: each must be noticed when it is opened."""
     assert simulation.ingress.core is not None, "the run ended with an open log"
     log = simulation.ingress.core.log
-    if log.first_seq:
-        try:
-            log.read(log.first_seq - 1)
-        except LogTrimmed:
-            pass
-        else:
-            return ["an event is read that is no longer there"]
+    if log.read(log.durable_seq).read() is not None:
+        return ["an event is read that is not there yet"]
+    if log.first_seq and not _is_trimmed(lambda: log.read(log.first_seq - 1)):
+        return ["an event is read that is no longer there"]
+    late = log.read(log.first_seq)
+    if log.trim(log.durable_seq) and not _is_trimmed(late.read):
+        return ["an event is read that was trimmed meanwhile"]
     log.close()
     for _ in range(LOG_DAMAGES):
         files = simulation.files.copy()
@@ -115,13 +121,21 @@ def _with_damaged_log(simulation: Simulation) -> list[str]:
     return []
 
 
+def _is_trimmed(read: Callable[[], object]) -> bool:
+    try:
+        read()
+    except LogTrimmed:
+        return True
+    return False
+
+
 def _damage(simulation: Simulation, files: SimulatedFiles) -> str:
     rng = simulation.rng
     segments = [name for name in files.list() if name != META_NAME]
     name = rng.choice([META_NAME, *segments])
     data = files.read(name, 0, files.size(name))
-    damage = rng.choice(["missing", "cut", "changed", "renamed"])
-    if name == META_NAME and damage == "changed":
+    damage = rng.choice(["missing", "cut", "changed", "renamed", "a record short", "of another version"])
+    if name == META_NAME and damage not in ("missing", "renamed"):
         damage = "cut"  # replaced as a whole and a line long, it has no checksum
     if damage == "missing" and name == segments[0] != segments[-1]:
         name = segments[-1]  # a log without its beginning has been trimmed
@@ -129,8 +143,32 @@ def _damage(simulation: Simulation, files: SimulatedFiles) -> str:
         files.truncate(name, rng.randrange(len(data)))
     elif damage == "changed":
         files.replace(name, _changed(simulation, data))
+    elif damage == "of another version":
+        files.replace(name, _of_another_version(data))
+    elif damage == "a record short":
+        records = _records(data)
+        start, end = rng.choice(records) if records else (len(data) - 1, len(data))
+        files.replace(name, data[:start] + data[end:])
     else:
         files.remove(name)
         if damage == "renamed":
             files.replace(name.replace("1", "2") if "1" in name else f"9{name[1:]}", data)
     return f"{name} is {damage}"
+
+
+def _records(segment: bytes) -> list[tuple[int, int]]:
+    """Return where each record of a segment begins and ends."""
+    _, at = decode_segment_header(segment)
+    records = []
+    while at < len(segment):
+        end = check_record(segment, at).end_offset
+        records.append((at, end))
+        at = end
+    return records
+
+
+def _of_another_version(segment: bytes) -> bytes:
+    header, at = decode_segment_header(segment)
+    body = msgspec.msgpack.encode(header | {"format": FORMAT + 1})
+    checksum = xxhash.xxh32_intdigest(body, seed=len(body))
+    return b"".join((segment[:8], struct.pack("<II", len(body), checksum), body, segment[at:]))

@@ -22,10 +22,16 @@ class Faults:
     """Share of the ingress's deaths that take its machine along."""
     ingress_away_ms_max: float = 60
     """How long the ingress stays away; longer than a generation waits for it, in some runs."""
+    ingress_stop_ms: float = 0
+    """Mean time between orderly ends of the ingress, which finish what is under way."""
+    slow_dial: float = 0
+    """Share of the workers whose first connection to the ingress takes a while."""
     stop_ms: float = 0
     """Mean time between orderly stops, each followed by a start."""
     bad_deploy: float = 0
     """Share of the starts that come with other functions or settings than before, and must be refused."""
+    upgrade: float = 0
+    """Share of the starts that come with a state more, and with other expirations."""
     zombie: float = 0
     """Share of the processes that are to die and live on for up to ``zombie_ms_max``."""
     zombie_ms_max: float = 600
@@ -46,6 +52,8 @@ class Faults:
     """A store request that takes up to ``stall_ms_max``."""
     commit_stall: float = 0
     """The same for creates, which commits are made of."""
+    rival: float = 0
+    """Share of the slots of the commit log that somebody else takes just before."""
     stall_ms_max: float = 400
     disk_crash: float = 0
     """An ingress write at which the process dies."""
@@ -83,8 +91,11 @@ def swarm(rng: Random) -> Faults:
         ingress_crash_ms=sometimes(0.35, 100, 900),
         power_loss=rng.choice([0, 0.5, 1]),
         ingress_away_ms_max=rng.choice([60, 60, 60, 900]),
+        ingress_stop_ms=sometimes(0.2, 100, 900),
+        slow_dial=sometimes(0.3, 0.2, 0.8),
         stop_ms=sometimes(0.2, 200, 1_500),
         bad_deploy=sometimes(0.1, 0.2, 0.6),
+        upgrade=sometimes(0.3, 0.2, 0.9),
         zombie=sometimes(0.5, 0.2, 0.9),
         freeze_ms=sometimes(0.3, 80, 700),
         stuck_ms=sometimes(0.2, 80, 700),
@@ -94,8 +105,9 @@ def swarm(rng: Random) -> Faults:
         store_ambiguous=sometimes(0.35, 0.02, 0.25),
         store_stall=sometimes(0.4, 0.02, 0.2),
         commit_stall=sometimes(0.3, 0.05, 0.4),
+        rival=rng.choice([0.1, 0.98]) if rng.random() < 0.12 else 0,
         disk_crash=sometimes(0.3, 0.01, 0.08),
-        disk_error=sometimes(0.2, 0.01, 0.06),
+        disk_error=sometimes(0.3, 0.03, 0.25),
         sink_failure=sometimes(0.3, 0.05, 0.4),
         answer_lost=sometimes(0.4, 0.05, 0.4),
         rescale=sometimes(0.5, 0.3, 1.0),

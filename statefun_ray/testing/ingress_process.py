@@ -46,6 +46,7 @@ class SimulatedIngress(Process):
         self.core: IngressCore | None = None
         self.connections: dict[SimulatedWorker, _Connection] = {}
         self._commit_scheduled = False
+        self._is_stopping = False
 
     def boot(self) -> None:
         """Open the log; the disk may fail or the process die while it does."""
@@ -63,6 +64,24 @@ class SimulatedIngress(Process):
             if worker.is_alive and worker.is_started:
                 self.connect(worker)
         self._advance_idle()
+
+    def stop(self) -> None:
+        """Refuse new events, make durable what was taken, note the end of the log, and end."""
+        if self.core is not None and self.is_alive:
+            self._is_stopping = True
+            self._end_when_idle(self.core)
+
+    def _end_when_idle(self, core: IngressCore) -> None:
+        if self._commit_scheduled and core.log.failure is None:
+            self.world.after(2, self, lambda: self._end_when_idle(core))
+            return
+        core.pending.abandon()
+        try:
+            core.log.close()
+        except SimulatedCrash as crash:
+            self.simulation.crash_ingress(str(crash))
+            return
+        self.simulation.crash_ingress("stopped in order")
 
     def addresses(self) -> dict[str, tuple[str, int]]:
         """Return where the log is served."""
@@ -181,7 +200,7 @@ class SimulatedIngress(Process):
             replied: gets incarnation, request id and reply; None if no reply is wanted.
         """
         core = self.core
-        if core is None:
+        if core is None or self._is_stopping:
             return
         request_id = ""
         pending = core.pending
@@ -242,8 +261,8 @@ class SimulatedIngress(Process):
             core.batch_synced(batch)
             if core.log.failure is not None:
                 # It goes on for a moment, and must refuse everything.
-                reason = f"its log failed: {core.log.failure}"
-                self.world.after(10, self, lambda: simulation.crash_ingress(reason))
+                self.world.note(f"the log of {self.name} failed: {core.log.failure}")
+                self.world.after(10, self, self.stop)
                 return
             self._pump_all()
             self._schedule_commit()

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from statefun_checkpoints import entry_format, layout, retention
-from statefun_checkpoints.commit_log import LogReader
+from statefun_checkpoints.commit_log import CommitLog, LogReader
 from statefun_checkpoints.errors import NoApplication
 from statefun_checkpoints.model import Boundary, Entry
 from statefun_checkpoints.store import run_store
 from statefun_checkpoints.store_requests import StoreSteps
 from statefun_ingress.frames import State
 from statefun_ray.core.control import ToCoordinator, ToWorker, encode_control
-from statefun_ray.testing import epilogue
+from statefun_ray.testing import epilogue, limits
 from statefun_ray.testing.checkers import check_outcome
 from statefun_ray.testing.coordinator_process import SimulatedCoordinator
 from statefun_ray.testing.faults import Faults, swarm
@@ -61,12 +61,14 @@ class Simulation:
         self.rng = self.world.rng
         self.faults = faults if faults is not None else swarm(self.rng)
         self.poisons = self.rng.sample(POISONS, self.rng.randrange(1, 4)) if self.rng.random() < 0.3 else []
+        self.poisonous = 0
+        """Messages that no function will ever have taken."""
         # Where functions fail for good the retry deadline is short, and others must not come to it.
         self.retry_deadline_ms = 300 if self.poisons else 3_600_000
         self.world.faults_until_ms = self.faults.duration_ms
         self.workload = Workload(self.rng, ids=self.rng.choice([2, 6]), flaky=0.0 if self.poisons else 0.05)
-        self.functions = self.workload.functions()
-        self.mistaken_functions = self.workload.functions(mistaken=True)
+        self.version = 0
+        """Of the functions: it grows with every upgrade."""
         self.interval_ms = self.rng.choice([15, 40, 120])
         self.inline_bytes_max = self.rng.choice([0, 700, 65_536])
         self.segment_bytes = self.rng.choice([1_000, 3_000, 1 << 26])
@@ -75,7 +77,7 @@ class Simulation:
         self.turn_limits = self.rng.choice([(1, 4, 64, 64), (1,)])
         """Messages per turn: a slow worker has a long mailbox when it cuts."""
         self.outstanding = self.rng.choice([1, 3, 8])
-        self.store = SimulatedStore(self.world, self.faults)
+        self.store = SimulatedStore(self.world, self.faults, self._rival_claims)
         self.sink = SimulatedSink()
         self.files = SimulatedFiles(self.world, self.faults)
         self.problems: list[str] = []
@@ -91,9 +93,9 @@ class Simulation:
             for number in range(self.rng.choice([1, 2]))
         ]
         self.anonymous = Anonymous(self)
-        self.slots_per_folder = self.rng.choice([4, layout.SLOTS_PER_FOLDER])
-        """Of the commit log: a log of many folders in one run, and of one folder in another."""
+        self.small_limits = limits.choose(self.rng)
         self.first_slot = self.rng.choice([0, 0, 8])
+        self._rivals = 0
         self._quiet_since_ms = 0.0
         self._is_settled = False
         self._is_stopping = False
@@ -107,19 +109,17 @@ class Simulation:
             events = [self.workload.event(reply=wants_reply) for _ in range(size)]
             result.append(Request(events, wants_reply))
         for kind, id in poisons:
-            result.insert(self.rng.randrange(count), Request([(kind, id, {"u": 1, "c": []})], False))
+            for _ in range(self.rng.choice([1, 1, 3])):
+                self.poisonous += 1
+                result.insert(self.rng.randrange(count), Request([(kind, id, {"u": 1, "c": []})], False))
         return result
 
     # --- life -------------------------------------------------------------------------------------
 
     def run(self) -> list[str]:
         """Run to the end and return what is wrong."""
-        usual = layout.SLOTS_PER_FOLDER
-        layout.SLOTS_PER_FOLDER = self.slots_per_folder
-        try:
+        with limits.small(self.small_limits):
             return self._run()
-        finally:
-            layout.SLOTS_PER_FOLDER = usual
 
     def _run(self) -> list[str]:
         assert self.final_entry() is None, "nothing is stored yet"
@@ -185,6 +185,8 @@ class Simulation:
         mistake = ""
         if self.is_faulty and self.world.chance(self.faults.bad_deploy) and self._has_snapshot():
             mistake = self.rng.choice(["functions", "shards"])
+        elif self.is_faulty and self.world.chance(self.faults.upgrade):
+            self.version += 1
         coordinator = SimulatedCoordinator(self, number, self.worker_count, mistake=mistake)
         self.coordinators.append(coordinator)
         self.world.note(f"{coordinator.name} starts with {self.worker_count} workers {mistake}")
@@ -227,6 +229,7 @@ class Simulation:
         self._repeat(faults.worker_crash_ms, self._crash_worker)
         self._repeat(faults.coordinator_crash_ms, self._crash_coordinator)
         self._repeat(faults.ingress_crash_ms, lambda: self.crash_ingress("killed"))
+        self._repeat(faults.ingress_stop_ms, lambda: self.ingress.stop())
         self._repeat(faults.freeze_ms, self._freeze)
         self._repeat(faults.stuck_ms, self._stick)
         self._repeat(faults.feed_break_ms, self._break_feed)
@@ -319,6 +322,16 @@ class Simulation:
         until_ms = self.world.time_ms + self.rng.uniform(20, 200)
         self.world.note(f"the store is away until {until_ms:.0f}")
         self.store.go_away(until_ms)
+
+    def _rival_claims(self) -> None:
+        """Somebody else claims a generation, and runs nothing."""
+        self._rivals += 1
+        run_store(self.store.objects, self._claim(f"rival {self._rivals}"))
+
+    def _claim(self, nonce: str) -> StoreSteps[Entry]:
+        log: CommitLog = self.coordinator.core.new_log()
+        yield from log.open()
+        return (yield from log.claim(nonce, int(self.world.time_ms)))
 
     def _break_feed(self) -> None:
         connected = list(self.ingress.connections)

@@ -20,9 +20,13 @@ class SimulatedStore:
     asked still lives: a dead process's write may still arrive.
     """
 
-    def __init__(self, world: World, faults: Faults) -> None:
+    def __init__(self, world: World, faults: Faults, rival: Callable[[], None] = lambda: None) -> None:
+        """Args:
+        rival: lets somebody else take the next slot of the commit log.
+        """
         self._world = world
         self._faults = faults
+        self._rival = rival
         self.objects = MemoryStore()
         self._away_until_ms = 0.0
 
@@ -53,8 +57,11 @@ class SimulatedStore:
         is_ambiguous = is_faulty and world.chance(faults.store_ambiguous)
 
         def happen() -> None:
+            is_slot = isinstance(request, Create) and layout.parse_slot(path) is not None
+            if is_slot and world.time_ms < faults.duration_ms and world.chance(faults.rival):
+                self._rival()
             result = perform(self.objects, request)
-            if isinstance(request, Create) and layout.parse_slot(path) is not None:
+            if is_slot:
                 world.note(
                     f"{process.name} {'creates' if result else 'finds'} slot {layout.parse_slot(path)}"
                     f"{', and is not told' if is_ambiguous else ''}"

@@ -59,7 +59,7 @@ class SimulatedWorker(Process):
         self.to_coordinator = Link(self.world, owner, owner.hear, slow)
         self.from_coordinator = Link(self.world, self, self._hear, slow)
         self.to_ingress: Link | None = None
-        self._invoker = EmbeddedInvoker(simulation.functions)
+        self._invoker = EmbeddedInvoker(owner.functions)
         self._base_pause_ms = self.world.rng.choice((0.3, 0.3, 5, 20))
         """Between two slices of a base: some workers finish theirs long after others."""
         self._turn_scheduled = False
@@ -129,13 +129,19 @@ class SimulatedWorker(Process):
                 self.core.start(world.wall_ms(self))
                 self.perform()
                 self.is_started = True
-                self.simulation.ingress.connect(self)
+                self._dial()
             case Shutdown() if message.generation == self.generation:
                 # Give what was just committed a moment to leave, as the real host does.
                 world.after(30, self, lambda: self.die("shut down", detect=False))
             case _ if self.core is not None:
                 self.core.control(message, world.wall_ms(self))
         self.perform()
+
+    def _dial(self) -> None:
+        world, simulation = self.world, self.simulation
+        is_slow = simulation.is_faulty and world.chance(simulation.faults.slow_dial)
+        delay_ms = world.rng.uniform(0, 250) if is_slow else 0.0
+        world.after(delay_ms, self, lambda: simulation.ingress.connect(self))
 
     def _load(self, plan: Plan) -> None:
         simulation, rng = self.simulation, self.world.rng

@@ -33,6 +33,8 @@ BOOK: Final = make_json_type("simulation/book")
 EGRESS: Final = "simulation/out"
 INLINE: Final = "simulation/inline"
 AWAITING: Final = "simulation/awaiting"
+RELAY: Final = "simulation/relay"
+"""Has no state and sends on what it gets, which may be nothing."""
 POISON: Final = "simulation/poison"
 """Always fails, in the way its id says."""
 AWAITING_POISON: Final = "simulation/awaiting-poison"
@@ -44,6 +46,21 @@ NEVER: Final = "never"
 """The id of messages that are cancelled before they are due."""
 FAR_MS: Final = 3_600_000_000
 """Due long after any run, whatever the clocks say."""
+
+
+_EXPIRING: Final = (
+    (
+        ValueSpec("fresh", IntType, expire_after_write=timedelta(milliseconds=80)),
+        ValueSpec("warm", IntType, expire_after_call=timedelta(milliseconds=200)),
+        ValueSpec("flag", IntType),
+    ),
+    (
+        ValueSpec("fresh", IntType),
+        ValueSpec("warm", IntType, expire_after_write=timedelta(milliseconds=300)),
+        ValueSpec("flag", IntType, expire_after_write=timedelta(milliseconds=100)),
+    ),
+)
+"""The states that may expire, in every second version of the functions."""
 
 
 class SimulatedFailure(Exception):
@@ -83,7 +100,7 @@ class Workload:
         """Return ``(function type, id, command message)`` of one event and account for all it causes."""
         kind, id, message = self._message(self.depth)
         if reply:
-            message["c"].append(["reply"])
+            message["c"].append(["reply", self.rng.choice([0, 0, 0, 40])])
         return kind, id, message
 
     def _message(self, depth: int) -> tuple[str, str, dict[str, Any]]:
@@ -99,15 +116,27 @@ class Workload:
             elif choice < 0.6:
                 commands += self._burst()
             elif choice < 0.75:
-                commands.append(["after", rng.randrange(0, 120), *self._message(depth - 1)])
-            elif choice < 0.85:
+                delay_ms, token = rng.randrange(0, 120), rng.choice(["", f"t{self.unique()}"])
+                commands.append(["after", delay_ms, token, *self._message(depth - 1)])
+            elif choice < 0.8:
+                commands.append(self._relayed(depth))
+            elif choice < 0.87:
                 commands += self._cancelled(kind, id)
             else:
                 self.egress.append(self.unique())
                 commands.append(["egress", self.egress[-1]])
-        if rng.random() < self.flaky:
-            self.attempts[unique] = rng.randrange(1, 3)
+        self._maybe_flaky(unique)
         return kind, id, {"u": unique, "c": commands}
+
+    def _maybe_flaky(self, unique: int) -> None:
+        if self.rng.random() < self.flaky:
+            self.attempts[unique] = self.rng.randrange(1, 3)
+
+    def _relayed(self, depth: int) -> list[Any]:
+        unique = self.unique()
+        self._maybe_flaky(unique)
+        nested = [self._message(depth - 1) for _ in range(self.rng.randrange(2))]
+        return ["send", RELAY, f"r{self.rng.randrange(self.ids)}", {"u": unique, "c": nested}]
 
     def _account(self, kind: str, id: str) -> int:
         unique = self.unique()
@@ -127,24 +156,27 @@ class Workload:
         # of any function with the same id.
         token = f"t{self.unique()}"
         cancel = ["cancel", token]
-        if self.rng.random() < 0.4:
-            yield ["after-token", 50, token, INLINE, NEVER, {"u": 0, "c": []}]
+        if self.rng.random() < 0.2:
+            yield cancel  # there is nothing to cancel
+        elif self.rng.random() < 0.4:
+            yield ["after", 50, token, INLINE, NEVER, {"u": 0, "c": []}]
             yield cancel
         else:
-            yield ["after-token", FAR_MS, token, INLINE, NEVER, {"u": 0, "c": []}]
+            yield ["after", FAR_MS, token, INLINE, NEVER, {"u": 0, "c": []}]
             other = self.rng.choice([INLINE, AWAITING])
             yield ["send", other, id, {"u": self._account(other, id), "c": [cancel]}]
 
-    def functions(self, *, mistaken: bool = False) -> StatefulFunctions:
-        """Return functions that follow the commands; ``mistaken`` ones lack a state that was there."""
+    def functions(self, version: int = 0, *, mistaken: bool = False) -> StatefulFunctions:
+        """Return functions that follow the commands.
+
+        Args:
+            version: from 1 on they have a state more, and every second loses or gains expirations.
+            mistaken: they lack a state that was there.
+        """
         functions = StatefulFunctions()
-        specs = [
-            ValueSpec("book", BOOK),
-            ValueSpec("count", LongType),
-            ValueSpec("fresh", IntType, expire_after_write=timedelta(milliseconds=80)),
-            ValueSpec("warm", IntType, expire_after_call=timedelta(milliseconds=200)),
-            ValueSpec("flag", IntType),
-        ]
+        specs = [ValueSpec("book", BOOK), ValueSpec("count", LongType), *_EXPIRING[version % 2]]
+        if version:
+            specs.append(ValueSpec("late", IntType))
         if mistaken:
             del specs[0]
 
@@ -155,6 +187,13 @@ class Workload:
         @functions.bind(AWAITING, specs)
         async def awaiting(context: Context, message: Message) -> None:
             self.follow(context, message)
+
+        @functions.bind(RELAY)
+        def relay(context: Context, message: Message) -> None:
+            commands = message.as_type(COMMANDS)
+            for kind, id, nested in commands["c"]:
+                context.send(message_builder(kind, id, value=nested, value_type=COMMANDS))
+            self._fail_if_told(commands["u"])
 
         @functions.bind(POISON, [ValueSpec("count", LongType)])
         def poison(context: Context, message: Message) -> None:
@@ -195,10 +234,6 @@ class Workload:
                 number = book["sent"][target] = book["sent"].get(target, 0) + 1
                 context.send(message_builder(kind, id, value={**nested, "s": number}, value_type=COMMANDS))
             elif command == "after":
-                delay_ms, kind, id, nested = rest
-                delayed = message_builder(kind, id, value=nested, value_type=COMMANDS)
-                context.send_after(timedelta(milliseconds=delay_ms), delayed)
-            elif command == "after-token":
                 delay_ms, token, kind, id, nested = rest
                 delayed = message_builder(kind, id, value=nested, value_type=COMMANDS)
                 context.send_after(timedelta(milliseconds=delay_ms), delayed, token)
@@ -208,7 +243,11 @@ class Workload:
                 context.send_egress(egress_message_builder(EGRESS, rest[0], LongType))
             elif caller is not None:
                 book["replies"][f"{caller.typename}/{caller.id}"] = count
-                context.send(message_builder(caller.typename, caller.id, value=count, value_type=LongType))
+                reply = message_builder(caller.typename, caller.id, value=count, value_type=LongType)
+                if rest[0]:
+                    context.send_after(timedelta(milliseconds=rest[0]), reply)
+                else:
+                    context.send(reply)
         storage.fresh = count if not storage.fresh else storage.fresh + 1
         if storage.warm is None:
             storage.warm = count
@@ -218,6 +257,9 @@ class Workload:
             storage.flag = count
         storage.book = book
         storage.count = count
+        self._fail_if_told(unique)
+
+    def _fail_if_told(self, unique: int) -> None:
         if self.attempts.get(unique, 0) > 0:
             self.attempts[unique] -= 1
             raise SimulatedFailure(f"attempt on {unique}")
