@@ -304,6 +304,20 @@ MUTANTS = [
         start=157,
     ),
     Mutant(
+        "another-shard-count-not-refused",
+        COMMIT_LOG,
+        "                raise JobMismatch(field, str(theirs), str(ours))\n",
+        "                pass\n",
+        "rows of one shard leave through another",
+    ),
+    Mutant(
+        "unserved-log-not-awaited",
+        COORDINATOR,
+        'if self.phase == "ingress" and all(log_id in self._logs for log_id in self._registered):',
+        'if self.phase == "ingress":',
+        "an application runs although accepted events are not served",
+    ),
+    Mutant(
         "stale-collector-deletes-newer",
         RETENTION,
         "if part is None or name in needed or part.generation > generation:",
@@ -338,6 +352,13 @@ MUTANTS = [
         "        self._outbox.add_reply(key_group_of(sender_id, self.config.key_group_count), reply)\n",
         "        self._outbox.add_reply(key_group_of(sender_id, self.config.key_group_count), reply); self._feeds._release(reply[0], [reply])\n",
         "a client is told what is then rolled back",
+    ),
+    Mutant(
+        "delayed-reply-lost",
+        WORKER,
+        "                self._reply(sender_id, target_type, target_id, value_type, value)\n",
+        "                pass\n",
+        "a client waits for ever for a reply that was to be sent later",
     ),
     Mutant(
         "replies-lost-on-abort",
@@ -418,6 +439,13 @@ MUTANTS = [
         "after a rescale events are taken twice",
     ),
     Mutant(
+        "range-without-position-starts-late",
+        POSITIONS,
+        "result.append((at, start, 0))",
+        "result.append((at, start, sequence))",
+        "what a worker never read before a rescale is skipped",
+    ),
+    Mutant(
         "feed-gap-not-detected",
         POSITIONS,
         "if from_sequence > self.next_sequence:",
@@ -430,6 +458,13 @@ MUTANTS = [
         "if sequence != self._sequence + 1:",
         "if False:",
         "a lost or doubled frame of messages goes unnoticed",
+    ),
+    Mutant(
+        "halves-of-a-frame-swapped",
+        CHANNEL,
+        "return self._encoded(added, front) + self._encoded([], back)",
+        "return self._encoded(added, back) + self._encoded([], front)",
+        "messages of a frame that was too large overtake each other",
     ),
     Mutant(
         "acknowledged-before-sync",
@@ -493,6 +528,13 @@ MUTANTS = [
         "offsets = [unsynced for unsynced in offsets if unsynced[0] >= found.synced_seq]",
         "offsets = []",
         "as above, for a record that was appended while the batch before it was being synced",
+    ),
+    Mutant(
+        "lost-end-of-log-not-noticed",
+        LOG,
+        "if previous.end_seq < end_seq_known:",
+        "if False:",
+        "a log that was closed in order and lost its last records is opened",
     ),
     Mutant(
         "failed-sync-ignored",
