@@ -36,6 +36,7 @@ class WorkerPart(msgspec.Struct, frozen=True, kw_only=True):
         in_flight: messages in its transient part and queues.
         timer_next: next free ordinal.
         cut_ms: wall clock of the cut.
+        functions: what the worker has learned of functions that live elsewhere.
     """
 
     parts: list[PartDescriptor]
@@ -46,6 +47,7 @@ class WorkerPart(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     timer_next: int
     cut_ms: int
+    functions: dict[str, FunctionSpec] = {}
 
 
 @dataclass
@@ -146,7 +148,7 @@ class SnapshotCoordinator:
             counters=counters,
             in_flight=sum(ack.in_flight for ack in acks),
             timer_next=max(self._restored_timer_next, *(ack.timer_next for ack in acks)),
-            functions=self._functions,
+            functions=merged_functions(self._functions, [ack.functions for ack in acks]),
         )
 
     def committed(self, entry: Entry) -> None:
@@ -189,6 +191,25 @@ class SnapshotCoordinator:
                 chain = [part for part in chain if part.snapshot > ack.based_on]
             chains[worker] = chain + [part for part in ack.parts if part.kind != "transient"]
         return chains, inherited, without_base
+
+
+def merged_functions(
+    embedded: Mapping[str, FunctionSpec], learned: Sequence[Mapping[str, FunctionSpec]]
+) -> dict[str, FunctionSpec]:
+    """Return the functions to record: the embedded ones, and what the workers learned of others.
+
+    Workers that disagree about a state, as during an upgrade of its service, keep their rows with the
+    types these have; the first worker's word is recorded.
+    """
+    merged = dict(embedded)
+    for functions in learned:
+        for function_type, spec in functions.items():
+            known = merged.get(function_type)
+            if known is None:
+                merged[function_type] = spec
+            elif known.remote:
+                merged[function_type] = FunctionSpec({**spec.states, **known.states}, remote=True)
+    return merged
 
 
 def lasting(entry: Entry) -> list[PartDescriptor | None]:

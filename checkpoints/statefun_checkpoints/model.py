@@ -8,6 +8,7 @@ is well formed, whether it was just built or just read.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import compress
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -153,6 +154,13 @@ class Rows:
             ours.extend(map(theirs.__getitem__, indexes))
         return made
 
+    def where(self, mask: list[bool]) -> Rows:
+        """Return the rows at which ``mask`` is true, in their order."""
+        made = Rows()
+        for ours, theirs in zip(made._columns(), self._columns(), strict=True):
+            ours.extend(compress(theirs, mask))
+        return made
+
     def select(self, key_groups: KeyGroups) -> Rows:
         """Return the rows whose key group is in ``[first, end)``, in their order."""
         first, end = key_groups
@@ -271,10 +279,20 @@ class StateSpec(msgspec.Struct, frozen=True, kw_only=True):
     json: bool = False
 
 
-class FunctionSpec(msgspec.Struct, frozen=True):
-    """The states of one function type, by name."""
+def _no_states() -> dict[str, StateSpec]:
+    return {}
 
-    states: dict[str, StateSpec] = {}
+
+class FunctionSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The states of one function type, by name.
+
+    Attributes:
+        remote: it lives elsewhere and says itself what its states are, so it may come, change and
+            go without a restart; then only states that have values are listed.
+    """
+
+    states: dict[str, StateSpec] = msgspec.field(default_factory=_no_states)  # written even when empty
+    remote: bool = False
 
 
 def _format() -> Literal[1]:

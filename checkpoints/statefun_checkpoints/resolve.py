@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from statefun_checkpoints.commit_log import LogReader
 from statefun_checkpoints.errors import FunctionsChanged, NoSnapshot
@@ -80,38 +80,64 @@ def newest_snapshots(log: LogReader, count: int) -> StoreSteps[list[Entry]]:
     return found
 
 
-def check_functions(entry: Entry, functions: Mapping[str, FunctionSpec]) -> None:
-    """Refuse to start ``functions`` from ``entry`` if state would be lost.
+def _nobody(_function_type: str) -> bool:
+    return False
+
+
+def check_functions(
+    entry: Entry, functions: Mapping[str, FunctionSpec], serves: Callable[[str], bool] = _nobody
+) -> None:
+    """Refuse to start ``functions`` from ``entry`` if state would be lost; see `compare_functions`.
 
     Raises:
         FunctionsChanged: with one line per difference.
     """
-    differences = compare_functions(entry.functions, functions)
+    differences = compare_functions(entry.functions, functions, serves)
     if differences:
         raise FunctionsChanged(entry.snapshot_id, differences)
 
 
 def compare_functions(
-    saved: Mapping[str, FunctionSpec], starting: Mapping[str, FunctionSpec]
+    saved: Mapping[str, FunctionSpec],
+    starting: Mapping[str, FunctionSpec],
+    serves: Callable[[str], bool] = _nobody,
 ) -> tuple[str, ...]:
     """Say in what way ``starting`` cannot take over the state of ``saved``; empty if it can.
 
     Added functions and states are fine, and so is any change of expiry: stored rows keep the
     expiry they were written with, unless the state has no expiry any more. A removed or retyped
     one is not.
+
+    Functions that live elsewhere, in ``saved`` or because ``serves`` says so, are not compared: they
+    say what their states are when they are called, and may be gone; their state is kept.
     """
     differences = []
     for function_type, function in sorted(saved.items()):
         now = starting.get(function_type)
         if now is None:
+            if function.remote or serves(function_type):
+                continue
             states = ", ".join(f"{name}: {spec.type}" for name, spec in sorted(function.states.items()))
             differences.append(f"function {function_type} is gone (its states: {states or 'none'})")
             continue
         for name, spec in sorted(function.states.items()):
             if name not in now.states:
+                if function.remote:
+                    continue
                 differences.append(f"state {name!r} of {function_type} is gone (it was {spec.type})")
             elif now.states[name].type != spec.type:
                 differences.append(
                     f"state {name!r} of {function_type} was {spec.type} and is now {now.states[name].type}"
                 )
     return tuple(differences)
+
+
+def vanished_functions(
+    saved: Mapping[str, FunctionSpec], starting: Mapping[str, FunctionSpec], serves: Callable[[str], bool]
+) -> list[str]:
+    """Return the functions of ``saved`` that lived elsewhere and that nobody runs any more, sorted."""
+    return sorted(
+        function_type
+        for function_type, function in saved.items()
+        if function.remote and function.states and function_type not in starting and not serves(function_type)
+    )

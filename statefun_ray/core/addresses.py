@@ -18,12 +18,16 @@ effects are applied, so a cut needs no further list of them. The failure history
 renewed by a crash.
 
 A failing batch is bisected until the poison message stands alone: the messages before it succeed,
-those behind it wait.
+those behind it wait. When the service that runs the function is not there, no message is to blame:
+the batch is *postponed*, and its failure history stands still meanwhile.
+
+What is READY stands in the queue of its lane (``lanes``), which decides when it is started.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from enum import IntEnum
 from heapq import heappop, heappush
 from itertools import islice
@@ -31,6 +35,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from statefun_ray.core.lanes import Lane
 from statefun_ray.core.message import Message, pack_message, unpack_message
 from statefun_ray.core.state import Table
 from statefun_ray.core.timers import ordinal_sub
@@ -41,6 +46,9 @@ BACKOFF_MS_MAX: Final = 60_000
 
 BATCH_MESSAGES_MAX: Final = 1_000
 """Waiting messages given to one awaiting invocation; bounds what a failure repeats."""
+
+BATCH_BYTES_MAX: Final = 8_388_608
+"""Of their values together, unless the first is larger: bounds a request to a remote function."""
 
 ERROR_CHARS_MAX: Final = 500
 """Of an exception's text, kept with the address."""
@@ -72,36 +80,44 @@ class BusyAddress:
         "function_type",
         "id",
         "in_flight",
+        "is_full",
+        "lane",
         "phase",
         "retry_at_ms",
+        "tried_ms",
         "waiting",
     )
 
-    def __init__(self, function_type: str, id: str) -> None:
+    def __init__(self, function_type: str, id: str, lane: Lane) -> None:
         self.function_type = function_type
         self.id = id
+        self.lane = lane
         self.phase = Phase.READY
         self.waiting: deque[tuple[str, Message]] = deque()
         """``(sub of its row, message)`` in arrival order, those in flight first."""
         self.in_flight = 0
         self.attempts = 0
-        self.batch_max = BATCH_MESSAGES_MAX
+        self.batch_max = lane.batch_max
+        self.is_full = False
+        """Whether it is counted in ``lane.full``."""
         self.first_failed_ms = 0
         self.retry_at_ms = 0
+        self.tried_ms = 0
+        """When the last attempt ended, 0 if none has in this generation."""
         self.error = ""
 
 
 class Addresses:
     """The busy addresses of one worker."""
 
-    __slots__ = ("_failures", "_queue", "_retries", "busy", "parked", "parked_messages", "ready")
+    __slots__ = ("_failures", "_lane_of", "_queue", "_retries", "busy", "parked", "parked_messages")
 
-    def __init__(self, queue: Table, failures: Table) -> None:
+    def __init__(self, queue: Table, failures: Table, lane_of: Callable[[str], Lane]) -> None:
+        """``lane_of`` says which lane a function type belongs to; asked whenever an address gets busy."""
         self._queue = queue
         self._failures = failures
+        self._lane_of = lane_of
         self.busy: dict[tuple[str, str], BusyAddress] = {}
-        self.ready: deque[BusyAddress] = deque()
-        """Addresses in phase READY, each once."""
         self.parked: dict[tuple[str, str], BusyAddress] = {}
         self.parked_messages = 0
         """Messages of parked addresses: they wait for a person and must not hold up the sources."""
@@ -125,12 +141,17 @@ class Addresses:
                 address.phase = Phase.PARKED
                 self.parked[function_type, id] = address
                 self.parked_messages += len(address.waiting)
-        self.ready.extend(address for address in self.busy.values() if address.phase is Phase.READY)
+        for address in self.busy.values():
+            if address.phase is Phase.READY:
+                address.lane.ready.append(address)
+                self._measure(address)
 
     def _address(self, function_type: str, id: str) -> BusyAddress:
         address = self.busy.get((function_type, id))
         if address is None:
-            address = self.busy[function_type, id] = BusyAddress(function_type, id)
+            address = self.busy[function_type, id] = BusyAddress(
+                function_type, id, self._lane_of(function_type)
+            )
         return address
 
     def enqueue(self, message: Message, ordinal: int) -> BusyAddress:
@@ -142,23 +163,43 @@ class Addresses:
         self._queue.put((id, sub), pack_message(message))
         address.waiting.append((sub, message))
         if is_new:
-            self.ready.append(address)
+            address.lane.ready.append(address)
         elif address.phase is Phase.PARKED:
             self.parked_messages += 1
+        self._measure(address)
         return address
+
+    def _measure(self, address: BusyAddress) -> None:
+        """Count the address as full, or no more, after its queue or phase has changed."""
+        lane = address.lane
+        is_full = (
+            0 < lane.waiting_max <= len(address.waiting) - address.in_flight
+            and address.phase <= Phase.IN_FLIGHT
+        )
+        if is_full != address.is_full:
+            address.is_full = is_full
+            lane.full += 1 if is_full else -1
 
     def hold(self, message: Message, ordinal: int) -> BusyAddress:
         """Keep a message whose first attempt is being made: its address is busy, and it in flight."""
         address = self.enqueue(message, ordinal)
-        self.ready.pop()
+        address.lane.ready.pop()
         self.begin(address)
         return address
 
     def begin(self, address: BusyAddress) -> list[Message]:
         """Put the next batch of a READY address in flight and return it; the rows stay."""
         address.phase = Phase.IN_FLIGHT
-        address.in_flight = min(len(address.waiting), address.batch_max)
-        return [message for _, message in islice(address.waiting, address.in_flight)]
+        batch: list[Message] = []
+        size_bytes = 0
+        for _, message in islice(address.waiting, address.batch_max):
+            size_bytes += len(message[5] or b"")
+            if batch and size_bytes > BATCH_BYTES_MAX:
+                break
+            batch.append(message)
+        address.in_flight = len(batch)
+        self._measure(address)
+        return batch
 
     def succeeded(self, address: BusyAddress) -> int:
         """The batch in flight is applied: forget it; return how many messages it had."""
@@ -169,10 +210,11 @@ class Addresses:
         if address.attempts:
             address.attempts, address.first_failed_ms, address.error = 0, 0, ""
             self._failures.delete((address.id, address.function_type))
-        address.batch_max = min(BATCH_MESSAGES_MAX, address.batch_max * 2)
+        address.batch_max = min(address.lane.batch_max, address.batch_max * 2)
         if address.waiting:
             address.phase = Phase.READY
-            self.ready.append(address)
+            address.lane.ready.append(address)
+            self._measure(address)
         else:
             del self.busy[address.function_type, address.id]
         return count
@@ -181,28 +223,48 @@ class Addresses:
         """The batch in flight failed: bisect it, or back off, or park the address."""
         count, address.in_flight = address.in_flight, 0
         address.error = error[:ERROR_CHARS_MAX]
+        address.tried_ms = now_ms
         # Also for a message that failed alone: those that come while it waits must not join it.
         address.batch_max = max(1, count // 2)
         if count > 1:
             address.phase = Phase.READY
-            self.ready.append(address)
+            address.lane.ready.append(address)
+            self._measure(address)
             return
         address.attempts += 1
         address.first_failed_ms = address.first_failed_ms or now_ms
         if now_ms - address.first_failed_ms >= retry_deadline_ms:
             self.park(address)
             return
-        delay_ms = min(BACKOFF_MS_MAX, BACKOFF_MS_MIN << min(address.attempts - 1, 20))
-        address.phase = Phase.BACKOFF
-        address.retry_at_ms = now_ms + delay_ms
-        heappush(self._retries, (address.retry_at_ms, address.function_type, address.id))
+        self._back_off(address, now_ms + min(BACKOFF_MS_MAX, BACKOFF_MS_MIN << min(address.attempts - 1, 20)))
         self._remember(address, parked=False)
+
+    def postponed(self, address: BusyAddress, now_ms: int, delay_ms: int) -> None:
+        """The batch in flight could not be tried: the same again after ``delay_ms``, and nobody is to blame."""
+        address.in_flight = 0
+        if address.first_failed_ms and address.tried_ms:
+            # The retry deadline is for attempts that were answered; an outage does not use it up.
+            address.first_failed_ms += now_ms - address.tried_ms
+        address.tried_ms = now_ms
+        if delay_ms:
+            self._back_off(address, now_ms + delay_ms)
+        else:
+            address.phase = Phase.READY
+            address.lane.ready.appendleft(address)
+            self._measure(address)
+
+    def _back_off(self, address: BusyAddress, until_ms: int) -> None:
+        address.phase = Phase.BACKOFF
+        address.retry_at_ms = until_ms
+        heappush(self._retries, (until_ms, address.function_type, address.id))
+        self._measure(address)
 
     def park(self, address: BusyAddress) -> None:
         """Stop trying: the address keeps its messages until a person decides."""
         address.phase = Phase.PARKED
         self.parked[address.function_type, address.id] = address
         self.parked_messages += len(address.waiting)
+        self._measure(address)
         self._remember(address, parked=True)
 
     def _remember(self, address: BusyAddress, *, parked: bool) -> None:
@@ -219,7 +281,8 @@ class Addresses:
             _, function_type, id = heappop(self._retries)
             address = self.busy[function_type, id]
             address.phase = Phase.READY
-            self.ready.append(address)
+            address.lane.ready.append(address)
+            self._measure(address)
 
     @property
     def waiting_count(self) -> int:

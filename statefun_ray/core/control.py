@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from statefun_checkpoints.model import PartDescriptor, Position
+from statefun_checkpoints.model import FunctionSpec, PartDescriptor, Position
 
 
 class WorkerHello(msgspec.Struct, tag="hello", frozen=True):
@@ -82,6 +82,8 @@ class Ack(msgspec.Struct, tag="ack", frozen=True):
     timer_next: int
     cut_ms: int
     """Wall-clock time of the cut at this worker."""
+    functions: dict[str, FunctionSpec] = {}
+    """What is known here of functions that live elsewhere: their states that have values."""
 
 
 class Committed(msgspec.Struct, tag="committed", frozen=True):

@@ -120,7 +120,16 @@ class _WorkerView:
 class Coordinator:
     """The core of the coordinator process."""
 
-    def __init__(self, config: CoordinatorConfig, functions: Mapping[str, FunctionSpec]) -> None:
+    def __init__(
+        self,
+        config: CoordinatorConfig,
+        functions: Mapping[str, FunctionSpec],
+        serves: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """Args:
+        functions: the embedded ones, with their states.
+        serves: whether a function of another type is run by some service.
+        """
         self._key_groups = worker_ranges(
             worker_count=config.worker_count,
             key_group_count=config.key_group_count,
@@ -128,6 +137,7 @@ class Coordinator:
         )
         self.config = config
         self._functions = dict(functions)
+        self._serves = serves
         self._log = self.new_log()
         self.phase = "claiming"
         self.generation = 0
@@ -231,7 +241,7 @@ class Coordinator:
 
     def _check_functions(self, restored: Entry | None) -> None:
         if restored is not None:
-            resolve.check_functions(restored, self._functions)
+            resolve.check_functions(restored, self._functions, self._serves)
 
     def _claimed(self, result: tuple[Entry, Entry | None, list[str]]) -> None:
         claim, self._restored, self._registered = result
@@ -245,6 +255,12 @@ class Coordinator:
         self._wanted_after = -1
         restored = f"snapshot {self._restored.snapshot_id}" if self._restored is not None else "no snapshot"
         self._report("info", f"generation {self.generation} begins from {restored}")
+        if self._restored is not None:
+            gone = resolve.vanished_functions(self._restored.functions, self._functions, self._serves)
+            if gone:
+                self._report(
+                    "warning", f"nobody runs {', '.join(gone)} any more; what they have stored is kept"
+                )
         self._enter("ingress")
         self._start_workers()
 
@@ -392,6 +408,7 @@ class Coordinator:
             in_flight=ack.in_flight,
             timer_next=ack.timer_next,
             cut_ms=ack.cut_ms,
+            functions=ack.functions,
         )
         if self._snapshots.acknowledge(ack.worker, ack.snapshot_id, part) and not self._committing:
             self._committing = True

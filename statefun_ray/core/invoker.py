@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from statefun_checkpoints.model import FunctionSpec
@@ -26,17 +27,37 @@ InlineCall: TypeAlias = Callable[[str, str, str, str, bytes | None], InvocationE
 function raised, having discarded its effects."""
 
 
+@dataclass(frozen=True, slots=True)
+class LaneSpec:
+    """Who runs a function that lives elsewhere: functions of one service share a lane."""
+
+    name: str
+    limit: int
+    """Invocations in flight to begin with; the driver moves it, see ``Worker.move_lane``."""
+    waiting_max: int = 0
+    """Messages waiting for one address at which sources are held back; 0 for never."""
+
+
 class Invoker(Protocol):
     """Runs the functions of one application inside one worker."""
 
     @property
     def functions(self) -> Mapping[str, FunctionSpec]:
-        """The functions and their states, as a commit-log entry records them."""
+        """The embedded functions and their states, as a commit-log entry records them."""
 
     def bind(self, function_type: str, tables: Sequence[Table]) -> InlineCall | None:
         """Connect a function with its state tables, in the order of its states.
 
+        For a function that lives elsewhere the sequence is empty and grows as the worker is told
+        of its states; see ``Worker.register_states``.
+
         Returns:
             The call for a function to be run inside the turn; None for one that awaits or blocks
             and is run through an ``Invoke`` effect.
+        """
+
+    def lane_of(self, function_type: str) -> LaneSpec | None:
+        """Say who runs a function that is not among ``functions``; None if nobody does.
+
+        Asked when a message for the type is seen first.
         """

@@ -16,16 +16,17 @@ I10 (conservation) is counted in :class:`Counters`.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from statefun_checkpoints.model import INFLIGHT, OUTBOX, Entry, PartDescriptor, Rows
+from statefun_checkpoints.model import INFLIGHT, OUTBOX, Entry, PartDescriptor, Rows, StateSpec
 from statefun_checkpoints.participant import Participant
 from statefun_ingress import frames
-from statefun_ray.core.addresses import Addresses, BusyAddress, Phase
+from statefun_ray.core.addresses import BATCH_MESSAGES_MAX, Addresses, BusyAddress, Phase
 from statefun_ray.core.channel import InChannel, OutChannel
 from statefun_ray.core.control import (
     Abort,
@@ -39,6 +40,7 @@ from statefun_ray.core.control import (
 )
 from statefun_ray.core.effects import (
     Die,
+    EgressAcknowledged,
     Invoke,
     Publish,
     SendFrame,
@@ -46,6 +48,7 @@ from statefun_ray.core.effects import (
     WorkerEffect,
     WritePart,
 )
+from statefun_ray.core.errors import UserCodeError
 from statefun_ray.core.feeds import LogFeeds
 from statefun_ray.core.invoker import Delayed, InlineCall, InvocationEffects, Invoker
 from statefun_ray.core.key_groups import (
@@ -57,8 +60,10 @@ from statefun_ray.core.key_groups import (
     shard_table,
     worker_ranges,
 )
+from statefun_ray.core.lanes import AWAITING, INLINE, Lane
 from statefun_ray.core.message import REPLY_PREFIX, Message, unpack_message
 from statefun_ray.core.outbox import Outbox
+from statefun_ray.core.remote_states import RemoteStates
 from statefun_ray.core.snapshots import Counters, FinishedBase, OpenSnapshot, transient_slices
 from statefun_ray.core.state import KeyedStore, Table, tables_of
 from statefun_ray.core.timers import Timers
@@ -82,7 +87,9 @@ class WorkerConfig:
     feed_window: int = 8_192
     """Events on their way from one ingress log: two rounds of the largest frame."""
     invocations_max: int = 1_024
-    """Awaiting invocations in flight: bounds coroutines and connections."""
+    """Awaiting invocations of embedded functions in flight: bounds coroutines."""
+    batch_max: int = BATCH_MESSAGES_MAX
+    """Waiting messages given to one awaiting or remote invocation."""
     invocation_timeout_ms: int = 600_000
     """An awaiting invocation that takes longer has failed: it holds its address and one of the above."""
     retry_deadline_ms: int = 3_600_000
@@ -93,10 +100,6 @@ class WorkerConfig:
     """A base is written when the deltas hold this share of the keys."""
     base_rows_min: int = 10_000
     """... but not for fewer delta rows than this."""
-
-
-class UserCodeError(Exception):
-    """The effects of an invocation cannot be applied; the text says which and why."""
 
 
 class Worker:
@@ -112,7 +115,13 @@ class Worker:
         self._shard_bounds = shard_bounds(**key_groups)
         self._store = KeyedStore(config.key_group_count)
         self._timers = Timers(self._store.timers)
-        self._addresses = Addresses(self._store.queue, self._store.failures)
+        # What never runs through an ``Invoke`` effect is bounded by the turn alone.
+        inline = Lane(INLINE, 1, batch_max=1)
+        awaiting = Lane(AWAITING, config.invocations_max, batch_max=config.batch_max)
+        self._lanes = {lane.name: lane for lane in (inline, awaiting)}
+        self._lane_by_type: dict[str, Lane] = {}
+        self._remote = RemoteStates(self._store)
+        self._addresses = Addresses(self._store.queue, self._store.failures, self._lane_of)
         self._outbox = Outbox()
         self._feeds = LogFeeds(
             app=config.app,
@@ -155,7 +164,44 @@ class Worker:
         for name, spec in self._invoker.functions.items():
             tables = [self._store.add(table) for table in tables_of(name, spec)]
             refreshed = [table for table in tables if table.on_call]
-            self._functions[name] = (self._invoker.bind(name, tables), tables, refreshed)
+            call = self._invoker.bind(name, tables)
+            self._functions[name] = (call, tables, refreshed)
+            self._lane_by_type[name] = self._lanes[AWAITING if call is None else INLINE]
+
+    def _lane_of(self, function_type: str) -> Lane:
+        lane = self._lane_by_type.get(function_type)
+        return self._resolve_function(function_type) if lane is None else lane
+
+    def _resolve_function(self, function_type: str) -> Lane:
+        # Only for a type that is seen for the first time, or that nobody serves.
+        spec = self._invoker.lane_of(function_type)
+        if spec is None:
+            return self._lanes[INLINE]
+        lane = self._lanes.get(spec.name)
+        if lane is None:
+            lane = Lane(spec.name, spec.limit, batch_max=self.config.batch_max, waiting_max=spec.waiting_max)
+            self._lanes[spec.name] = lane
+        self._lane_by_type[function_type] = lane
+        tables, refreshed = self._remote.bind(function_type)
+        self._functions[function_type] = (self._invoker.bind(function_type, tables), tables, refreshed)
+        return lane
+
+    def move_lane(self, name: str, limit: int, *, is_down: bool = False) -> None:
+        """Let up to ``limit`` invocations of a lane be in flight from now on; those that are go on."""
+        lane = self._lanes[name]
+        lane.limit, lane.is_down = limit, is_down
+
+    def register_states(self, function_type: str, specs: Mapping[str, StateSpec]) -> bool:
+        """Take what a function that lives elsewhere says about its states; return whether anything is new.
+
+        Their tables join the sequence that ``Invoker.bind`` got for the function. To be called
+        while an invocation of the function is in flight, outside any other call of the worker.
+
+        Raises:
+            StateTypeChanged: values of another type are stored, here or as far as the restored
+                snapshot knows; nothing was registered or changed.
+        """
+        return self._remote.register(function_type, specs)
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -169,6 +215,8 @@ class Worker:
             now_ms: wall-clock time.
         """
         self._now_ms = now_ms
+        if entry is not None:
+            self._remote.recorded(entry.functions, self._invoker.functions)
         count = self._store.load(state, now_ms)
         inflight = transient.of_table(INFLIGHT)
         for value in inflight.value:
@@ -271,6 +319,8 @@ class Worker:
                 self._feeds.welcomed(log_id, welcome.incarnation, self._committed)
             case frames.ReplyAck() as ack:
                 self._feeds.acknowledged(ack.ack_id)
+            case frames.EgressAck() as egress_ack:
+                self._effects.append(EgressAcknowledged(egress_ack.ack_id))
             case frames.Query() as query:
                 self._query(log_id, query)
             case frames.Refused() as refused:
@@ -278,8 +328,12 @@ class Worker:
 
     def _query(self, log_id: str, query: frames.Query) -> None:
         states: list[tuple[str, str, bytes | None]] = []
-        if query.function_type in self._functions:
-            _, tables, _ = self._functions[query.function_type]
+        if query.function_type in self._functions or self._remote.knows(query.function_type):
+            tables = (
+                self._remote.tables(query.function_type)
+                if self._remote.knows(query.function_type)
+                else self._functions[query.function_type][1]
+            )
             self._store.set_now(self._now_ms)
             prefix = len(query.function_type) + 1
             states = [(table.name[prefix:], table.typename, table.get(query.id)) for table in tables]
@@ -309,7 +363,7 @@ class Worker:
         self._run_mailbox(limit)
         self.current = None
         self._flush()
-        if not self._paused and self.backlog < self.config.backlog_max:
+        if not self._paused and self.backlog < self.config.backlog_max and not self._is_held_back():
             self._feeds.grant()
         self._want_snapshot()
         self._schedule_base()
@@ -350,14 +404,21 @@ class Worker:
             self._out[owner].buffer.append(message)
 
     def _can_start(self) -> bool:
-        return bool(self._addresses.ready) and len(self._invocations) < self.config.invocations_max
+        return any(lane.can_start for lane in self._lanes.values())
+
+    def _is_held_back(self) -> bool:
+        return any(lane.holds_back_sources for lane in self._lanes.values())
 
     def _run_ready(self, limit: int) -> None:
-        ready = self._addresses.ready
+        # A list: an inline call may be the first to address a function of another lane.
+        for lane in list(self._lanes.values()):
+            self._run_lane(lane, limit)
+
+    def _run_lane(self, lane: Lane, limit: int) -> None:
         for _ in range(limit):
-            if not self._can_start():
+            if not lane.can_start:
                 return
-            address = ready.popleft()
+            address = lane.ready.popleft()
             function = self._functions.get(address.function_type)
             if function is None:
                 address.error = f"no function {address.function_type!r} in this application; it has {', '.join(self._functions)}"
@@ -376,6 +437,7 @@ class Worker:
 
     def _invoke(self, address: BusyAddress) -> None:
         messages = self._addresses.begin(address)
+        address.lane.in_flight += 1
         self._invocation_next += 1
         self._invocations[self._invocation_next] = address
         self._effects.append(Invoke(self._invocation_next, address.function_type, address.id, messages))
@@ -481,6 +543,13 @@ class Worker:
                 self._timers.add(self._now_ms + delay_ms, token, message, self._ordinal)
                 self.counters.timers_set += 1
 
+    def invocation_postponed(self, invocation_id: int, delay_ms: int, now_ms: int) -> None:
+        """An ``Invoke`` effect could not be tried: nobody answers. The same messages again in ``delay_ms``."""
+        self._now_ms = now_ms
+        address = self._invocations.pop(invocation_id)
+        address.lane.in_flight -= 1
+        self._addresses.postponed(address, now_ms, delay_ms)
+
     def invocation_done(
         self, invocation_id: int, effects: InvocationEffects | None, error: str | None, now_ms: int
     ) -> None:
@@ -488,6 +557,7 @@ class Worker:
         self._now_ms = now_ms
         self._store.set_now(now_ms)
         address = self._invocations.pop(invocation_id)
+        address.lane.in_flight -= 1
         assert address.phase is Phase.IN_FLIGHT, (
             f"invocation {invocation_id} of an address in phase {address.phase}"
         )
@@ -535,6 +605,7 @@ class Worker:
             in_flight=len(snapshot.mailbox) + self._addresses.waiting_count,
             timer_next=self._ordinal,
             cut_ms=self._now_ms,
+            functions=self._remote.specs(),
         )
         # Markers go out behind everything emitted before the cut, and before anything emitted after it.
         for peer in self._in:

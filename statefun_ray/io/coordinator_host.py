@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -93,15 +93,17 @@ class CoordinatorHost:
         functions: Mapping[str, FunctionSpec],
         store: ObjectStore,
         spawner: Spawner,
+        serves: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """Args:
         functions: what the application binds, as a commit-log entry describes it.
+        serves: whether a function of another type is run by some service.
         """
         self.config = config
         self._store = store
         self._spawner = spawner
         self._clock = SteadyClock()
-        self.core = Coordinator(config.core, functions)
+        self.core = Coordinator(config.core, functions, serves)
         self._server = FrameServer(admit=self._admit, on_open=self._opened, secret=config.secret)
         self._executor = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="coordinator-store")
         self._generation = 0

@@ -298,7 +298,7 @@ MUTANTS = [
     Mutant(
         "changed-functions-not-refused",
         COORDINATOR,
-        "            resolve.check_functions(restored, self._functions)",
+        "            resolve.check_functions(restored, self._functions, self._serves)",
         "            pass",
         "an application starts without a state that it has",
         start=157,

@@ -7,7 +7,13 @@ import pytest
 from statefun_checkpoints.commit_log import LogReader
 from statefun_checkpoints.errors import FunctionsChanged, NoSnapshot
 from statefun_checkpoints.model import FunctionSpec, StateSpec
-from statefun_checkpoints.resolve import check_functions, compare_functions, find_snapshot, newest_snapshots
+from statefun_checkpoints.resolve import (
+    check_functions,
+    compare_functions,
+    find_snapshot,
+    newest_snapshots,
+    vanished_functions,
+)
 from statefun_checkpoints.store import MemoryStore
 from statefun_checkpoints.store_requests import run_store
 from tests.unit.checkpoints.building import INT, App, snapshot
@@ -111,4 +117,27 @@ def test_every_loss_of_state_is_in_the_diff() -> None:
 def test_a_function_that_is_gone_is_shown_with_its_states() -> None:
     assert compare_functions(SAVED, {"shop/user": FunctionSpec({})}) == (
         f"function shop/cart is gone (its states: items: {STRING}, total: {INT})",
+    )
+
+
+REMOTE = {"ns/f": FunctionSpec({"n": StateSpec(type="io.statefun.types/int")}, remote=True)}
+
+
+def test_functions_that_live_elsewhere_may_go_and_change() -> None:
+    assert compare_functions(REMOTE, {}) == ()
+    assert vanished_functions(REMOTE, {}, lambda _: False) == ["ns/f"]
+    assert vanished_functions(REMOTE, {}, lambda function_type: function_type == "ns/f") == []
+
+
+def test_an_embedded_function_may_move_to_a_service() -> None:
+    saved = {"ns/f": FunctionSpec(REMOTE["ns/f"].states)}
+    assert compare_functions(saved, {}, lambda function_type: function_type == "ns/f") == ()
+    assert compare_functions(saved, {}) != ()
+
+
+def test_a_function_that_comes_home_may_drop_states_but_not_retype_them() -> None:
+    assert compare_functions(REMOTE, {"ns/f": FunctionSpec({})}) == ()
+    retyped = {"ns/f": FunctionSpec({"n": StateSpec(type="io.statefun.types/string")})}
+    assert compare_functions(REMOTE, retyped) == (
+        "state 'n' of ns/f was io.statefun.types/int and is now io.statefun.types/string",
     )

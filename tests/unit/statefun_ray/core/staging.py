@@ -28,7 +28,7 @@ from statefun_ray.core.effects import (
     Tell,
     WritePart,
 )
-from statefun_ray.core.invoker import InlineCall, InvocationEffects
+from statefun_ray.core.invoker import InlineCall, InvocationEffects, LaneSpec
 from statefun_ray.core.key_groups import key_group_of, owner_table, worker_ranges
 from statefun_ray.core.message import Message
 from statefun_ray.core.state import Table
@@ -89,24 +89,36 @@ def _nothing(call: Call) -> None:
 
 
 class Script:
-    """An invoker of scripted functions; those in ``awaiting`` are run by the story itself."""
+    """An invoker of scripted functions; those in ``awaiting`` are run by the story itself.
+
+    So are all functions whose types begin with a key of ``remote``, and they have no states until
+    the story registers some.
+    """
 
     def __init__(
         self,
         plays: Mapping[str, Play] | None = None,
         *,
         awaiting: Sequence[str] = (),
+        remote: Mapping[str, LaneSpec] | None = None,
         states: dict[str, dict[str, StateSpec]] | None = None,
     ) -> None:
         self.plays: dict[str, Play] = {**(plays or {}), **dict.fromkeys(awaiting, _nothing)}
         self._awaiting = awaiting
+        self._remote = remote or {}
+        self.tables: dict[str, Sequence[Table]] = {}
+        """Of functions that are run through effects."""
         declared = {name: StateSpec(type=TEXT) for name in ("state",)}
         self.functions = {name: FunctionSpec((states or {}).get(name, declared)) for name in self.plays}
         self.calls: list[tuple[str, str, str]] = []
         """``(function type, id, text)`` of every call that was begun."""
 
+    def lane_of(self, function_type: str) -> LaneSpec | None:
+        return next((lane for prefix, lane in self._remote.items() if function_type.startswith(prefix)), None)
+
     def bind(self, function_type: str, tables: Sequence[Table]) -> InlineCall | None:
-        if function_type in self._awaiting:
+        if function_type in self._awaiting or function_type not in self.functions:
+            self.tables[function_type] = tables
             return None
 
         def run(
@@ -438,6 +450,7 @@ def _part_of(ack: Ack) -> WorkerPart:
         in_flight=ack.in_flight,
         timer_next=ack.timer_next,
         cut_ms=ack.cut_ms,
+        functions=ack.functions,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statefun_checkpoints.model import FAILURES, QUEUE
 from statefun_ray.core.addresses import BATCH_MESSAGES_MAX, ERROR_CHARS_MAX, Addresses, BusyAddress, Phase
+from statefun_ray.core.lanes import Lane
 from statefun_ray.core.state import Table
 from tests.unit.statefun_ray.core.staging import message
 
@@ -15,7 +16,8 @@ class Desk:
 
     def __init__(self) -> None:
         self.queue, self.failures = Table(QUEUE, ""), Table(FAILURES, "")
-        self.addresses = Addresses(self.queue, self.failures)
+        self.lane = Lane("lane", 10, batch_max=BATCH_MESSAGES_MAX)
+        self.addresses = Addresses(self.queue, self.failures, lambda _: self.lane)
         self.ordinal = 0
 
     def enqueue(self, *texts: str, id: str = "1") -> BusyAddress:
@@ -25,7 +27,7 @@ class Desk:
         return address
 
     def begin(self) -> tuple[BusyAddress, list[str]]:
-        address = self.addresses.ready.popleft()
+        address = self.lane.ready.popleft()
         return address, [(each[5] or b"").decode() for each in self.addresses.begin(address)]
 
     def fail(self, address: BusyAddress, now_ms: int, error: str = "broken") -> None:
@@ -44,10 +46,10 @@ def test_an_address_is_ready_once_however_much_waits() -> None:
     desk = Desk()
     desk.enqueue("a", "b")
 
-    assert len(desk.addresses.ready) == 1
+    assert len(desk.lane.ready) == 1
     assert desk.begin()[1] == ["a", "b"]
     desk.enqueue("c")
-    assert not desk.addresses.ready, "it is in flight"
+    assert not desk.lane.ready, "it is in flight"
 
 
 def test_what_was_in_flight_is_forgotten_only_when_it_has_succeeded() -> None:
@@ -93,7 +95,7 @@ def test_back_off_ends_in_its_time_and_success_clears_the_record() -> None:
     desk.fail(address, 50)
     assert desk.addresses.next_retry_ms() == 150
     desk.addresses.release_due(149)
-    assert not desk.addresses.ready
+    assert not desk.lane.ready
     desk.addresses.release_due(150)
     desk.begin()
     assert desk.failures.live
@@ -108,7 +110,7 @@ def test_a_held_message_is_in_flight_at_once() -> None:
     address = desk.addresses.hold(message("a/b", "1", "x"), 1)
 
     assert address.phase is Phase.IN_FLIGHT
-    assert not desk.addresses.ready
+    assert not desk.lane.ready
     assert desk.addresses.waiting_count == 1
 
 
@@ -152,7 +154,7 @@ def test_parked_messages_are_counted_however_they_come() -> None:
 
     again = desk.restarted()
     assert again.addresses.parked_messages == 3
-    assert not again.addresses.ready
+    assert not again.lane.ready
 
     mended = desk.restarted(retry_parked=True)
     assert mended.addresses.parked_messages == 0
