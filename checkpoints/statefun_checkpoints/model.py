@@ -279,20 +279,10 @@ class StateSpec(msgspec.Struct, frozen=True, kw_only=True):
     json: bool = False
 
 
-def _no_states() -> dict[str, StateSpec]:
-    return {}
+class FunctionSpec(msgspec.Struct, frozen=True):
+    """The states of one function type, by name."""
 
-
-class FunctionSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The states of one function type, by name.
-
-    Attributes:
-        remote: it lives elsewhere and says itself what its states are, so it may come, change and
-            go without a restart; then only states that have values are listed.
-    """
-
-    states: dict[str, StateSpec] = msgspec.field(default_factory=_no_states)  # written even when empty
-    remote: bool = False
+    states: dict[str, StateSpec] = {}
 
 
 def _format() -> Literal[1]:

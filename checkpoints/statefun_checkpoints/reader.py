@@ -164,14 +164,23 @@ class Merge:
             self._layers.append(self._unseen_of_delta(rows))
 
     def rows(self) -> Rows:
-        """Return the merged rows, oldest layer first."""
-        merged = Rows()
+        """Return the merged rows, oldest layer first; ends the merge."""
+        # Into the oldest layer, which is nearly all of it.
+        merged = self._layers.pop() if self._layers else Rows()
         for layer in reversed(self._layers):
             merged.extend(layer)
         return merged
 
     def _unseen_of_delta(self, rows: Rows) -> Rows:
         seen, closed = self._seen, self._closed
+        keys = set(zip(rows.table, rows.id, rows.sub, strict=True))
+        if len(keys) == len(rows) and not closed and seen.isdisjoint(keys):
+            # The usual delta, of keys that are in none of the younger ones.
+            seen |= keys
+            self._seen_ids.update(rows.id)
+            if None not in rows.value:
+                return rows
+            return rows.where([value is not None for value in rows.value])
         keep = []
         # Backwards, so that the later of two rows for a key wins here as well.
         for i in range(len(rows) - 1, -1, -1):
@@ -190,15 +199,19 @@ class Merge:
         # before any key is put together, and its own keys are not remembered: it closes its
         # key groups instead.
         seen, seen_ids, closed = self._seen, self._seen_ids, self._closed
-        if not seen and not closed and None not in rows.value:
+        if closed or None in rows.value:
+            rows = rows.where(
+                [
+                    value is not None and group not in closed
+                    for group, value in zip(rows.key_group, rows.value, strict=True)
+                ]
+            )
+        if not seen:
             return rows
-        return rows.take(
+        return rows.where(
             [
-                i
-                for i, (group, id, value) in enumerate(zip(rows.key_group, rows.id, rows.value, strict=True))
-                if value is not None
-                and group not in closed
-                and (id not in seen_ids or (rows.table[i], id, rows.sub[i]) not in seen)
+                id not in seen_ids or (table, id, sub) not in seen
+                for table, id, sub in zip(rows.table, rows.id, rows.sub, strict=True)
             ]
         )
 

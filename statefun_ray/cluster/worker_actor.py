@@ -8,6 +8,7 @@ connection, and ends itself when its coordinator has not been heard for `STANDBY
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -39,6 +40,9 @@ class WorkerActor:
         self._functions = load_functions(deployment.source)
         self._store = open_store(deployment.storage)
         warm_up()
+        # What has been imported stays: no later collection need look at it.
+        gc.collect()
+        gc.freeze()
         self._assigned: asyncio.Future[WorkerHost] = asyncio.get_running_loop().create_future()
         self._attended_s = time.monotonic()
 
@@ -68,6 +72,7 @@ class WorkerActor:
                     coordinator=coordinator,
                     bind_host=bind_host(deployment),
                     node=host_name(),
+                    module=deployment.module,
                     sinks=dict(deployment.sinks),
                     secret=deployment.secret,
                     **deployment.tuning.worker,

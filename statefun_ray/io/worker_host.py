@@ -50,6 +50,7 @@ from statefun_ray.io.mesh import Mesh
 from statefun_ray.io.part_writer import warm_up
 from statefun_ray.io.transport import FrameConnection, connect
 from statefun_ray.io.worker_loop import WorkerLoop
+from statefun_ray.module.model import NO_MODULE, Module
 from statefun_sdk import StatefulFunctions
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,8 @@ class WorkerHostConfig:
     advertised_host: str = ""
     """What peers connect to; ``bind_host`` unless given."""
     node: str = ""
+    module: Module = NO_MODULE
+    """What the application has beyond embedded functions."""
     sinks: Mapping[str, str] = field(default_factory=dict)
     """Egress typename -> sink URI; any other egress goes to files in the application's storage."""
     secret: bytes | None = None
@@ -246,6 +249,7 @@ class WorkerHost:
             store=self._store,
             executor=self._executor,
             key_groups=key_groups,
+            module=config.module,
             sinks=config.sinks,
             may_publish=self._may_publish,
             tell=self._tell,
@@ -257,8 +261,22 @@ class WorkerHost:
         started_s = time.monotonic()
         if plan.entry is None:
             return 0
+        # Loading makes millions of objects and no garbage: every look at them would be in vain.
+        collects = self.config.freeze_gc and gc.isenabled()
+        if collects:
+            gc.disable()
         try:
-            entry: Entry = entry_format.decode_entry(plan.entry, "the entry to restore")
+            return await self._load_entry(core, plan.entry, key_groups, started_s)
+        finally:
+            if collects:
+                gc.freeze()
+                gc.enable()
+
+    async def _load_entry(
+        self, core: Worker, entry_bytes: bytes, key_groups: tuple[int, int], started_s: float
+    ) -> int:
+        try:
+            entry: Entry = entry_format.decode_entry(entry_bytes, "the entry to restore")
             loaded: Loaded = await asyncio.get_running_loop().run_in_executor(
                 self._executor, lambda: run_store(self._store, reader.load(entry, key_groups))
             )
@@ -266,10 +284,6 @@ class WorkerHost:
             # The next generation would read the same objects.
             raise WorkerFailure(f"the snapshot can not be restored: {error}", True) from error
         keys = core.load(loaded.state, loaded.transient, entry, wall_ms())
-        del loaded
-        if self.config.freeze_gc:
-            gc.collect()
-            gc.freeze()
         logger.info(
             "worker %d of generation %d loaded snapshot=%d rows=%d seconds=%.2f",
             self.config.worker,

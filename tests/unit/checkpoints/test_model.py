@@ -38,6 +38,7 @@ def test_rows_keep_columns_of_one_length() -> None:
     assert Rows.of(rows) == rows
     assert rows.slice(1, 3) == Rows.of(list(rows)[1:3])
     assert rows.take([4, 0]) == Rows.of([list(rows)[4], next(iter(rows))])
+    assert rows.where([True, False, False, True, False]) == rows.take([0, 3])
     more = rows.slice(0, 0)
     more.extend(rows)
     more.append(*next(iter(rows)))

@@ -264,6 +264,32 @@ def test_a_changed_expiration(
 # --- rows ----------------------------------------------------------------------------------------
 
 
+def test_rows_of_all_kinds_are_loaded_in_any_order() -> None:
+    store, plain = store_with(now_ms=100)
+    expiring = store.add(Table("a/b.short", "t", expire_ms=50))
+    rows = [
+        (0, "a/b.state", "1", "", "t", b"a", None),
+        (0, "a/b.state", "2", "", "t", b"b", None),
+        (0, "~queue", "1", "s1", "t", b"q", None),
+        (0, "a/b.short", "1", "", "t", b"x", None),
+        (0, "a/b.state", "3", "", "t", b"c", 101),
+        (0, "a/b.state", "4", "", "t", b"late", 99),
+        (0, "a/b.state", "5", "", "t", b"d", None),
+        (0, "a/b.short", "2", "", "t", b"y", 120),
+    ]
+    assert store.load(Rows.of(rows), 100) == len(rows)
+    assert plain.live == {"1": b"a", "2": b"b", "3": b"c", "5": b"d"}
+    assert store.queue.live == {("1", "s1"): b"q"}
+    assert (expiring.get("1"), expiring.get("2")) == (b"x", b"y")
+
+
+@pytest.mark.parametrize("expires_at_ms", [None, 200])
+def test_a_tombstone_is_no_restored_row(expires_at_ms: int | None) -> None:
+    store, _ = store_with()
+    with pytest.raises(AssertionError, match=r"a restored row of a/b.state is a tombstone"):
+        store.load(Rows.of([(0, "a/b.state", "1", "", "t", None, expires_at_ms)]), 0)
+
+
 def test_rows_nobody_declares_any_more_are_kept_and_written_again() -> None:
     store, _ = store_with()
     store.load(Rows.of([(0, "a/gone.state", "1", "", "t", b"a", None)]), 0)
