@@ -279,10 +279,20 @@ class StateSpec(msgspec.Struct, frozen=True, kw_only=True):
     json: bool = False
 
 
-class FunctionSpec(msgspec.Struct, frozen=True):
-    """The states of one function type, by name."""
+def _no_states() -> dict[str, StateSpec]:
+    return {}
 
-    states: dict[str, StateSpec] = {}
+
+class FunctionSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The states of one function type, by name.
+
+    Attributes:
+        remote: it lives elsewhere and says itself what its states are, so it may come, change and
+            go without a restart; then only states that have values are listed.
+    """
+
+    states: dict[str, StateSpec] = msgspec.field(default_factory=_no_states)  # written even when empty
+    remote: bool = False
 
 
 def _format() -> Literal[1]:

@@ -15,7 +15,9 @@ the snapshot it is labelled with; it is attached only to a snapshot cut after th
 deltas overwrite every such key (a key written after the label is dirty in one of them).
 
 Only bytes are kept: no object that user code could still change, and nothing for the garbage
-collector to traverse. A state with expiration packs its expiry time in front of the value.
+collector to traverse. A state with expiration packs its expiry time in front of the value; so does
+every *dynamic* one, declared while running by a function that lives elsewhere, as that may give it
+an expiration or take it away while frozen layers wait to be written.
 """
 
 from __future__ import annotations
@@ -24,13 +26,16 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from typing import Any, Final, TypeAlias, cast
 
-from statefun_checkpoints.model import FAILURES, QUEUE, TIMERS, FunctionSpec, Rows, state_table
+from statefun_checkpoints.model import FAILURES, QUEUE, TIMERS, FunctionSpec, Rows, StateSpec, state_table
 from statefun_ray.core.key_groups import key_group_of
 
 SLICE_ROWS: Final = 2_000
 """Rows per slice: encoding one stays within the loop's turn of about a millisecond or two."""
 
 EXPIRY_BYTES: Final = 8
+NEVER: Final = 2**63 - 1
+"""Expiry of a value in a dynamic table that does not expire."""
+
 REFRESH_FRACTION: Final = 16
 """An ``after_call`` expiry is rewritten once a sixteenth of it has passed, or every read is a write."""
 
@@ -48,6 +53,8 @@ class Table:
         "carried",
         "delta",
         "expire_ms",
+        "is_dynamic",
+        "is_stamped",
         "live",
         "name",
         "now_ms",
@@ -57,12 +64,24 @@ class Table:
         "typename",
     )
 
-    def __init__(self, name: str, typename: str, *, expire_ms: int = 0, on_call: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        typename: str,
+        *,
+        expire_ms: int = 0,
+        on_call: bool = False,
+        is_dynamic: bool = False,
+    ) -> None:
         self.name = name
         self.typename = typename
         self.reserved = name.startswith("~")
         self.expire_ms = expire_ms
         """Milliseconds a value lives, 0 for ever."""
+        self.is_dynamic = is_dynamic
+        """Whether type and expiration were not known from the start."""
+        self.is_stamped = expire_ms > 0 or is_dynamic
+        """Whether each value stands behind its expiry."""
         self.on_call = on_call
         """Whether an invocation refreshes the expiry, and not only a write."""
         self.now_ms = 0
@@ -75,8 +94,9 @@ class Table:
 
     def put(self, key: Key, value: bytes) -> None:
         """Store ``value``; its expiry, if the table has one, starts now."""
-        if self.expire_ms:
-            value = (self.now_ms + self.expire_ms).to_bytes(EXPIRY_BYTES, "little") + value
+        if self.is_stamped:
+            expires_at_ms = self.now_ms + self.expire_ms if self.expire_ms else NEVER
+            value = expires_at_ms.to_bytes(EXPIRY_BYTES, "little") + value
         self.live[key] = value
         self.delta[key] = value
 
@@ -88,7 +108,7 @@ class Table:
     def get(self, key: Key) -> bytes | None:
         """Return the value, or None when it is absent or has expired."""
         value = self.live.get(key)
-        if value is None or not self.expire_ms:
+        if value is None or not self.is_stamped:
             return value
         if int.from_bytes(value[:EXPIRY_BYTES], "little") <= self.now_ms:
             return None
@@ -102,6 +122,24 @@ class Table:
         left_ms = int.from_bytes(value[:EXPIRY_BYTES], "little") - self.now_ms
         if 0 < left_ms <= self.expire_ms - self.expire_ms // REFRESH_FRACTION:
             self.put(key, value[EXPIRY_BYTES:])
+
+    def change_expiration(self, expire_ms: int, *, on_call: bool) -> None:
+        """Let a dynamic state expire otherwise than before; it walks over all values if it must.
+
+        As after a restart: what never expired begins to age now, and what would have expired later
+        stays for ever. Where only the duration differs, values have the new one from their next
+        write or, ``on_call``, invocation on.
+        """
+        assert self.is_dynamic, f"{self.name} was declared with the application"
+        did_expire, self.expire_ms, self.on_call = self.expire_ms > 0, expire_ms, on_call
+        if did_expire == (expire_ms > 0):
+            return
+        for key in list(self.live):
+            value = self.get(key)
+            if value is None:
+                self.delete(key)
+            else:
+                self.put(key, value)
 
     def freeze(self) -> None:
         """Set the layer of dirty keys aside; an empty one takes its place."""
@@ -126,15 +164,16 @@ class Table:
         """
         if not self.expire_ms and expires_at_ms is not None and expires_at_ms <= self.now_ms:
             return
-        if self.expire_ms:
-            expires_at_ms = self.now_ms + self.expire_ms if expires_at_ms is None else expires_at_ms
+        if self.is_stamped:
+            if expires_at_ms is None:
+                expires_at_ms = self.now_ms + self.expire_ms if self.expire_ms else NEVER
             value = expires_at_ms.to_bytes(EXPIRY_BYTES, "little") + value
         self.live[key] = value
 
     @property
     def is_plain(self) -> bool:
         """Whether keys are ids, and values nothing but bytes of the user."""
-        return not self.reserved and not self.expire_ms
+        return not self.reserved and not self.is_stamped
 
     def load_many(self, ids: list[str], values: list[bytes | None]) -> None:
         """As :meth:`load` of each, in a plain table, of rows that never expire."""
@@ -150,10 +189,11 @@ class Table:
         ids = [key[0] for key in keys] if self.reserved else keys
         subs = [key[1] for key in keys] if self.reserved else [""] * len(keys)
         expires: list[int | None] = [None] * len(keys)
-        if self.expire_ms:
+        if self.is_stamped:
             for index, value in enumerate(values):
                 if value is not None:
-                    expires[index] = int.from_bytes(value[:EXPIRY_BYTES], "little")
+                    expires_at_ms = int.from_bytes(value[:EXPIRY_BYTES], "little")
+                    expires[index] = None if expires_at_ms == NEVER else expires_at_ms
                     values[index] = value[EXPIRY_BYTES:]
         return Rows.of_columns(
             key_group=[key_group_of(id, key_group_count) for id in ids],
@@ -172,6 +212,9 @@ class KeyedStore:
     def __init__(self, key_group_count: int) -> None:
         self._key_group_count = key_group_count
         self.tables: dict[str, Table] = {}
+        """By name; a dynamic table of a second type of values by name and type."""
+        self.remembered: dict[str, StateSpec] = {}
+        """By name of the table: what a restored snapshot says about dynamic states."""
         self._expiring: list[Table] = []
         self._now_ms = 0
         self.queue = self.add(Table(QUEUE, ""))
@@ -180,9 +223,10 @@ class KeyedStore:
 
     def add(self, table: Table) -> Table:
         """Register ``table`` under its name."""
-        self.tables[table.name] = table
+        name = table.name if table.name not in self.tables else f"{table.name}\0{table.typename}"
+        self.tables[name] = table
         table.now_ms = self._now_ms
-        if table.expire_ms:
+        if table.is_stamped:
             self._expiring.append(table)
         return table
 
@@ -195,8 +239,8 @@ class KeyedStore:
     def load(self, rows: Rows, now_ms: int) -> int:
         """Fill the tables from restored rows, tombstones already removed; return their number.
 
-        A row of a state that no function declares any more is kept and written again: its owner
-        may come back.
+        Rows of a state that nobody has declared yet are kept and written again: functions that live
+        elsewhere declare theirs when they are called, and an owner that is gone may come back.
         """
         tables = self.tables
         self._now_ms = now_ms
@@ -206,17 +250,42 @@ class KeyedStore:
         # A part has the rows of a table one after the other: a million rows are a few thousand runs.
         for name, run in groupby(rows.table):
             start, end = end, end + len(list(run))
-            table = tables.get(name)
-            if table is None:
-                table = self.add(Table(name, rows.typename[start]))
             ids, values, expires = rows.id[start:end], rows.value[start:end], rows.expires_at_ms[start:end]
-            if table.is_plain and expires.count(None) == len(expires):
+            table = tables.get(name)
+            if table is not None and table.is_plain and expires.count(None) == len(expires):
                 table.load_many(ids, values)
                 continue
-            for id, sub, value, expires_at_ms in zip(ids, rows.sub[start:end], values, expires, strict=True):
+            for id, sub, typename, value, expires_at_ms in zip(
+                ids, rows.sub[start:end], rows.typename[start:end], values, expires, strict=True
+            ):
+                table = tables.get(name)
+                if table is None or (table.typename != typename and table.is_dynamic):
+                    table = self.dynamic(name, typename)
                 assert value is not None, f"a restored row of {name} is a tombstone"
                 table.load((id, sub) if table.reserved else id, value, expires_at_ms)
         return len(rows)
+
+    def dynamic(self, name: str, typename: str) -> Table:
+        """Return the table of a state that is declared while running, or not at all (yet).
+
+        Values of one state may be of two types, while versions of a service disagree: each type has
+        a table, both of the same name, so that no row ever changes its type.
+        """
+        for table in self.tables_named(name):
+            if table.typename == typename:
+                return table
+        spec = self.remembered.get(name)
+        table = Table(name, typename, is_dynamic=True)
+        if spec is not None:
+            table.expire_ms, table.on_call = spec.expire_ms, spec.expire == "after_call"
+        return self.add(table)
+
+    def tables_named(self, name: str) -> list[Table]:
+        """Return the tables of one state: none, one, or one per type its values have."""
+        first = self.tables.get(name)
+        if first is None or not first.is_dynamic:
+            return [] if first is None else [first]
+        return [table for table in self.tables.values() if table.name == name]
 
     def freeze(self) -> None:
         """The cut: set every table's dirty layer aside."""
@@ -268,7 +337,7 @@ class KeyedStore:
                     value = table.live.get(key)
                     if value is None:
                         continue
-                    if table.expire_ms and int.from_bytes(value[:EXPIRY_BYTES], "little") <= table.now_ms:
+                    if table.is_stamped and int.from_bytes(value[:EXPIRY_BYTES], "little") <= table.now_ms:
                         table.delete(key)
                         continue
                     items.append((key, value))
