@@ -34,7 +34,8 @@ STANDBY_LEASE_S: Final = 30.0
 class WorkerActor:
     """Waits until it is told its place, and is one worker of one generation then, never of another."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployment, *, lease_s: float = STANDBY_LEASE_S) -> None:
+        self._lease_s = lease_s
         configure_logging()
         self._deployment = deployment
         self._functions = load_functions(deployment.source)
@@ -58,7 +59,8 @@ class WorkerActor:
             RuntimeError: this process has had its generation.
         """
         if self._assigned.done():
-            raise RuntimeError(f"this process is {self._assigned.result().config}")
+            taken = self._assigned.result().config
+            raise RuntimeError(f"this process is worker {taken.worker} of generation {taken.generation}")
         deployment = self._deployment
         # Ray puts this in front of every line the process prints from now on.
         for stream in (sys.stdout, sys.stderr):
@@ -85,9 +87,9 @@ class WorkerActor:
     async def run(self) -> str:
         """Wait for a generation, work until it ends, and return why it did."""
         while not self._assigned.done():
-            left_s = self._attended_s + STANDBY_LEASE_S - time.monotonic()
+            left_s = self._attended_s + self._lease_s - time.monotonic()
             if left_s <= 0:
-                exit_process(f"standby: nothing heard from the coordinator for {STANDBY_LEASE_S:g} s")
+                exit_process(f"standby: nothing heard from the coordinator for {self._lease_s:g} s")
             await asyncio.wait([self._assigned], timeout=left_s)
         return await self._assigned.result().run()
 
