@@ -123,6 +123,19 @@ class LogReader:
                 found.append(error)
         return found
 
+    def workers_since(self, slot: int) -> StoreSteps[int]:
+        """Return the largest number of workers of any generation from ``slot`` on.
+
+        So many may still be running somewhere without knowing that they were replaced.
+
+        Raises:
+            CorruptEntry, MissingEntry: an entry cannot be read.
+        """
+        largest = 0
+        for number in range(max(slot, self.first_slot), self.newest_slot + 1):
+            largest = max(largest, (yield from self.read(number)).worker_count)
+        return largest
+
     def latest_snapshot(self) -> StoreSteps[Entry | None]:
         """Return the newest entry one can restore from, None if there is none.
 
@@ -221,7 +234,7 @@ class CommitLog(LogReader):
         yield from self._find_newest()
         return self.job
 
-    def claim(self, nonce: str, now_ms: int) -> StoreSteps[Entry]:
+    def claim(self, nonce: str, now_ms: int, worker_count: int = 0) -> StoreSteps[Entry]:
         """Begin the next generation and return its claim.
 
         Every older owner is fenced from here on. What an older owner committed before is in the
@@ -230,6 +243,7 @@ class CommitLog(LogReader):
         Args:
             nonce: unique to this call.
             now_ms: wall clock, recorded for people.
+            worker_count: of the generation; 0 if it will have none.
 
         Raises:
             ClaimContended: others kept winning.
@@ -248,6 +262,7 @@ class CommitLog(LogReader):
                     generation=self.generation + 1,
                     nonce=nonce,
                     created_at_ms=now_ms,
+                    worker_count=worker_count,
                 )
             )
             if isinstance(outcome, Committed):

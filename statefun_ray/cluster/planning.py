@@ -62,6 +62,7 @@ def plan_deployment(
     check_not_importing()
     module = module or NO_MODULE
     source = _source_of(functions, module)
+    _check_clients(module)
     name = checked_name(name if name is not None else name_for(source))
     host, port = parse_http(http)
     kept = registry.home() / name
@@ -112,6 +113,22 @@ def _source_of(functions: StatefulFunctions | str | None, module: Module) -> App
         )
     _check_served_once(functions.functions, module)
     return source_of_functions(functions)
+
+
+def _check_clients(module: Module) -> None:
+    if not module.kafka_ingresses and not module.kafka_egresses:
+        return
+    try:
+        from statefun_ray.io.kafka.check import check_clients
+    except ModuleNotFoundError as error:
+        if error.name != "confluent_kafka":
+            raise
+        raise BadSetting(
+            "the module",
+            "Kafka in it, and confluent-kafka is not installed",
+            "pip install 'statefun-ray[kafka]' here and on every node",
+        ) from None
+    check_clients(module)
 
 
 def _check_served_once(bound: Iterable[str], module: Module) -> None:

@@ -35,6 +35,8 @@ class Plan(msgspec.Struct, tag="plan", frozen=True):
     """Address of every worker, by index."""
     logs: dict[str, tuple[str, int]]
     """Ingress log id -> address of its feed."""
+    workers_since: int
+    """The largest number of workers of any generation since the restored snapshot, this one included."""
     entry: bytes | None
     """The commit-log entry to restore, as stored; None for an application without a snapshot."""
 

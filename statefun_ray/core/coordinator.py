@@ -149,6 +149,7 @@ class Coordinator:
         self._workers: dict[int, _WorkerView] = {}
         self._logs: dict[str, tuple[str, int]] = {}
         self._registered: list[str] = []
+        self._workers_since = config.worker_count
         self._retained: deque[Entry] = deque(maxlen=config.retain)
         self._committing = False
         self._last_committed: Entry | None = None
@@ -232,8 +233,9 @@ class Coordinator:
         yield from self._log.open()
         # Before the claim as well, so that a mistaken start leaves a running generation alone.
         self._check_functions((yield from self._log.latest_snapshot()))
-        claim = yield from self._log.claim(self._nonce(), self._now_ms)
+        claim = yield from self._log.claim(self._nonce(), self._now_ms, self.config.worker_count)
         restored = yield from self._log.latest_snapshot()
+        self._workers_since = yield from self._log.workers_since(restored.slot if restored is not None else 0)
         self._check_functions(restored)
         names: list[str] = yield List(INGRESS_PREFIX, "")
         registered = [log_id for name in names if (log_id := parse_ingress(name)) is not None]
@@ -326,6 +328,7 @@ class Coordinator:
             shard_count=self.config.shard_count,
             peers=[(hello.host, hello.port) for hello in sorted(hellos, key=lambda hello: hello.worker)],
             logs=self._logs,
+            workers_since=self._workers_since,
             entry=entry_format.encode(self._restored) if self._restored is not None else None,
         )
         self._broadcast(plan)

@@ -96,6 +96,13 @@ class EgressAcknowledged:
 
 
 @dataclass(slots=True)
+class SplitsCommitted:
+    """A snapshot with these positions of splits exists; sources may show it to people."""
+
+    positions: dict[str, int]
+
+
+@dataclass(slots=True)
 class Die:
     """End this worker's process: its generation cannot go on, for the given reason."""
 
@@ -103,7 +110,7 @@ class Die:
 
 
 WorkerEffect: TypeAlias = (
-    SendFrame | Tell | Invoke | WritePart | Publish | FeedFrame | EgressAcknowledged | Die
+    SendFrame | Tell | Invoke | WritePart | Publish | FeedFrame | EgressAcknowledged | SplitsCommitted | Die
 )
 
 # --- the coordinator's effects ------------------------------------------------------------------

@@ -23,6 +23,9 @@ None for a typed value that carries no value.
 REPLY_PREFIX: Final = REPLY_NAMESPACE + "/"
 """Begins every reply address: ``<namespace>/<incarnation>`` with a request id."""
 
+DEAD_LETTERS: Final = "io.statefun-ray/dead-letters"
+"""The reserved function type that keeps dead letters: messages to it are commands to the runtime."""
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 

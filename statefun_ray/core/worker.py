@@ -38,12 +38,14 @@ from statefun_ray.core.control import (
     ToWorker,
     Trigger,
 )
+from statefun_ray.core.dead_letters import Rejected, letter_of
 from statefun_ray.core.effects import (
     Die,
     EgressAcknowledged,
     Invoke,
     Publish,
     SendFrame,
+    SplitsCommitted,
     Tell,
     WorkerEffect,
     WritePart,
@@ -65,6 +67,7 @@ from statefun_ray.core.message import REPLY_PREFIX, Message, unpack_message
 from statefun_ray.core.outbox import Outbox
 from statefun_ray.core.remote_states import RemoteStates
 from statefun_ray.core.snapshots import Counters, FinishedBase, OpenSnapshot, transient_slices
+from statefun_ray.core.splits import SPLIT_PREFIX, Splits
 from statefun_ray.core.state import KeyedStore, Table, tables_of
 from statefun_ray.core.timers import Timers
 
@@ -133,6 +136,9 @@ class Worker:
             window=config.feed_window,
             outbox=self._outbox,
             emit=lambda effect: self._effects.append(effect),
+        )
+        self._splits = Splits(
+            worker=config.worker, worker_count=config.worker_count, key_group_count=config.key_group_count
         )
         self._functions: dict[str, tuple[InlineCall | None, list[Table], list[Table]]] = {}
         self._bind_functions()
@@ -233,6 +239,7 @@ class Worker:
                 if low <= self._shard_bounds[int(shard)] < high
             }
             self._feeds.restore(entry.positions)
+            self._splits.restore(entry.positions)
             self._deltas = len(entry.parts) // entry.worker_count
             # Parts written for other key groups stay in every entry until each worker has a base.
             self._base_due = any(
@@ -345,6 +352,39 @@ class Worker:
             answer = frames.State(query.query_id, self.config.generation, self._committed, found, states)
             self._feeds.answer(log_id, answer)
 
+    # --- sources that workers read by themselves --------------------------------------------------
+
+    @property
+    def splits(self) -> Splits:
+        """Which splits this worker reads, and from where."""
+        return self._splits
+
+    def split_records(
+        self, split: str, next_position: int, messages: list[Message], rejected: list[Rejected]
+    ) -> None:
+        """Take what became of a split's records below ``next_position``; any worker may own it.
+
+        Args:
+            split: its name.
+            next_position: behind the last record.
+            messages: of records that are messages, in order.
+            rejected: those that are not, for the dead letters.
+
+        Raises:
+            ValueError: the source went back, or the split was never opened.
+        """
+        self._splits.advance(split, next_position)
+        self.counters.admitted += len(messages) + len(rejected)
+        for message in messages:
+            self._route(message)
+        for record in rejected:
+            self._route(letter_of(record))
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether sources may go on: neither paused, nor is too much waiting here."""
+        return not self._paused and self.backlog < self.config.backlog_max and not self._is_held_back()
+
     # --- processing -------------------------------------------------------------------------------
 
     def turn(self, now_ms: int, limit: int) -> bool:
@@ -363,7 +403,7 @@ class Worker:
         self._run_mailbox(limit)
         self.current = None
         self._flush()
-        if not self._paused and self.backlog < self.config.backlog_max and not self._is_held_back():
+        if self.takes_input:
             self._feeds.grant()
         self._want_snapshot()
         self._schedule_base()
@@ -599,7 +639,7 @@ class Worker:
             snapshot_id=snapshot_id,
             parts=snapshot.parts,
             based_on=snapshot.base.snapshot_id if snapshot.base is not None else 0,
-            positions=self._feeds.positions(),
+            positions=self._feeds.positions() + self._splits.positions(),
             out_seq=dict(self._outbox.next_sequence),
             counters=msgspec.structs.asdict(self.counters),
             in_flight=len(snapshot.mailbox) + self._addresses.waiting_count,
@@ -668,6 +708,14 @@ class Worker:
             self._delta_rows, self._deltas = 0, 0
         self._publish(committed - 1, committed)
         self._feeds.committed(committed)
+        if snapshot.ack is not None:
+            positions = {
+                position.log_id: position.next_seq
+                for position in snapshot.ack.positions
+                if position.log_id.startswith(SPLIT_PREFIX)
+            }
+            if positions:
+                self._effects.append(SplitsCommitted(positions))
 
     def _aborted(self, snapshot: OpenSnapshot) -> None:
         self._snapshot = None

@@ -46,6 +46,13 @@ class SinkUnavailable(Exception):
 class Sink(Protocol):
     """Where the rows of one egress go."""
 
+    def open(self) -> None:
+        """Keep earlier owners from publishing, before anything is processed. May block.
+
+        Raises:
+            SinkUnavailable: no answer, so it is not known whether they are kept from it.
+        """
+
     @property
     def joins_shards(self) -> bool:
         """Whether rows of all shards are best published together; else each shard goes its own way."""
@@ -92,6 +99,11 @@ class Sinks:
         if sink is None:
             sink = self._sinks[egress] = FileSink(self._storage, egress, DEFAULT_SINK_PREFIX)
         return sink
+
+    def open(self) -> None:
+        """Open all that are configured; see `Sink.open`."""
+        for sink in self._sinks.values():
+            sink.open()
 
     def close(self) -> None:
         """Close all of them."""

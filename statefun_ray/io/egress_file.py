@@ -127,6 +127,9 @@ class FileSink:
             if not self._store.create(name, data) and self._store.get(name) != data:
                 raise EgressConflict(self._store.uri, name)
 
+    def open(self) -> None:
+        """Nobody has to be kept from writing an object that can exist only once."""
+
     def close(self) -> None:
         """Nothing to let go of: the store is shared."""
 

@@ -34,6 +34,9 @@ class PlaygroundSink:
         self._ack_ids = itertools.count(1)
         self._waiting: dict[int, Future[None]] = {}
 
+    def open(self) -> None:
+        """The ingress serves the newest generation only."""
+
     def publish(self, batch: Sequence[tuple[int, list[EgressRow]]]) -> None:
         """Hand rows to the ingress and wait until it has them.
 

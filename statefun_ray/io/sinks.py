@@ -2,30 +2,94 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
-from statefun_checkpoints.store import ObjectStore
+from statefun_checkpoints.commit_log import LogReader
+from statefun_checkpoints.store import ObjectStore, run_store
+from statefun_checkpoints.store_requests import StoreSteps
+from statefun_ray.core.outbox import EgressRow
 from statefun_ray.io.egress import Sink, Sinks
+from statefun_ray.io.egress_file import FileSink
 from statefun_ray.io.egress_playground import PlaygroundSink
 from statefun_ray.module.model import PLAYGROUND_EGRESS, Module
 
+logger = logging.getLogger(__name__)
+
+REJECTED_PREFIX: Final = "egress-rejected"
+"""Rows that a broker will never take go here, inside the application's own storage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who publishes: one worker of one generation.
+
+    Attributes:
+        workers_since: the largest number of workers of any generation that may still run somewhere.
+    """
+
+    app: str
+    generation: int
+    worker: int
+    worker_count: int
+    workers_since: int
+    shard_count: int
+
 
 def open_sinks(
-    storage: ObjectStore, module: Module, uris: Mapping[str, str], playground: PlaygroundSink
+    storage: ObjectStore, module: Module, uris: Mapping[str, str], playground: PlaygroundSink, owner: Owner
 ) -> Sinks:
-    """Open the sinks of an application.
+    """Make the sinks of an application; those that must fence earlier owners do it in `Sinks.open`.
 
     Args:
         storage: of the application.
         module: says which egresses there are.
         uris: of file sinks, from the command line; they win over the module's.
         playground: for the playground's egress, if there is one.
+        owner: who publishes.
 
     Raises:
         ValueError: a sink URI of an unknown scheme.
+        UserValueError: a property that a client does not take.
     """
     files = {egress.id: egress.uri for egress in module.file_egresses}
     further: dict[str, Sink] = {}
+    if module.kafka_egresses:
+        # An extra, and not needed by an application without Kafka.
+        from statefun_ray.io.kafka.sink import KafkaSink
+
+        for egress in module.kafka_egresses:
+            rejected = FileSink(storage, egress.id, REJECTED_PREFIX)
+            further[egress.id] = KafkaSink(
+                egress,
+                app=owner.app,
+                worker=owner.worker,
+                worker_count=owner.worker_count,
+                slot_count=owner.workers_since,
+                shard_count=owner.shard_count,
+                is_current=partial(_is_current, storage, owner.generation),
+                on_rejected=partial(_keep_rejected, rejected),
+            )
     if module.playground_egress is not None:
         further[PLAYGROUND_EGRESS] = playground
     return Sinks(storage, {**files, **uris}, further)
+
+
+def _is_current(storage: ObjectStore, generation: int) -> bool:
+    return run_store(storage, _newest_generation()) <= generation
+
+
+def _newest_generation() -> StoreSteps[int]:
+    log = LogReader()
+    yield from log.open()
+    return (yield from log.read(log.newest_slot)).generation
+
+
+def _keep_rejected(files: FileSink, shard: int, row: EgressRow, why: str) -> None:
+    logger.error(
+        "an egress record is refused for good, and kept in %s of the storage: %s", REJECTED_PREFIX, why
+    )
+    files.publish([(shard, [row])])

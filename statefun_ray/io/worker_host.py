@@ -43,6 +43,7 @@ from statefun_ray.core.control import (
 from statefun_ray.core.key_groups import worker_ranges
 from statefun_ray.core.worker import Worker, WorkerConfig, describe_error
 from statefun_ray.io.clock import wall_ms
+from statefun_ray.io.egress import SinkUnavailable
 from statefun_ray.io.handshake import Hello
 from statefun_ray.io.heartbeat import HEARTBEAT_S, LEASE_S, HeartbeatThread, exit_process
 from statefun_ray.io.invoke_local import EmbeddedInvoker
@@ -251,10 +252,12 @@ class WorkerHost:
             key_groups=key_groups,
             module=config.module,
             sinks=config.sinks,
+            workers_since=plan.workers_since,
             may_publish=self._may_publish,
             tell=self._tell,
             fail=self._fail,
         )
+        await self._loop.fence()
         self._tell(Ready(config.generation, config.worker, keys))
 
     async def _load(self, core: Worker, plan: Plan, key_groups: tuple[int, int]) -> int:
@@ -408,8 +411,8 @@ class WorkerHost:
         error = task.exception()
         if isinstance(error, WorkerFailure):
             self._fail(error.reason, is_final=error.is_final)
-        elif isinstance(error, OSError):
-            self._fail(describe_error(error))  # a peer or the coordinator is not there, or refuses us
+        elif isinstance(error, OSError | SinkUnavailable):
+            self._fail(describe_error(error))  # a peer, the coordinator or a sink is not there, or refuses us
         elif error is not None:
             logger.error("worker %d failed", self.config.worker, exc_info=error)
             self._fail(describe_error(error))

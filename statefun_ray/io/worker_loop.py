@@ -24,6 +24,7 @@ from statefun_ray.core.effects import (
     Invoke,
     Publish,
     SendFrame,
+    SplitsCommitted,
     Tell,
     WorkerEffect,
     WritePart,
@@ -37,7 +38,8 @@ from statefun_ray.io.feed_client import FeedClient
 from statefun_ray.io.invoke_local import EmbeddedInvoker, FailureLog
 from statefun_ray.io.mesh import Mesh
 from statefun_ray.io.part_writer import PartWriter
-from statefun_ray.io.sinks import open_sinks
+from statefun_ray.io.sinks import Owner, open_sinks
+from statefun_ray.io.sources import Sources
 from statefun_ray.module.model import Module
 
 logger = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ class WorkerLoop:
         key_groups: KeyGroups,
         module: Module,
         sinks: Mapping[str, str],
+        workers_since: int,
         may_publish: Callable[[], bool],
         tell: Callable[[ToCoordinator], None],
         fail: Callable[[str], None],
@@ -78,6 +81,7 @@ class WorkerLoop:
         """Args:
         executor: where parts and egress may block.
         module: says which egresses there are.
+        workers_since: the largest number of workers that may still publish somewhere.
         may_publish: asked before every publication; false once the worker is fenced.
         tell: sends to the coordinator.
         fail: told why, when this worker can not go on; `close` follows.
@@ -86,6 +90,7 @@ class WorkerLoop:
         self.turned_at = time.monotonic()
         """When the last turn ended."""
         self._invoker = invoker
+        self._executor = executor
         self._mesh = mesh
         self._tell = tell
         self._fail = fail
@@ -99,13 +104,23 @@ class WorkerLoop:
             on_failed=fail,
         )
         self._playground = PlaygroundSink(self._send_to_ingress)
+        owner = Owner(
+            core.config.app,
+            core.config.generation,
+            core.config.worker,
+            core.config.worker_count,
+            workers_since,
+            core.config.shard_count,
+        )
+        self._sinks = open_sinks(store, module, sinks, self._playground, owner)
         self._publisher = Publisher(
-            open_sinks(store, module, sinks, self._playground),
+            self._sinks,
             executor=executor,
             may_publish=may_publish,
             on_published=self._published,
             on_failed=fail,
         )
+        self._sources = Sources(module, core.splits, on_records=self._schedule_turn, on_failed=fail)
         self._failures = FailureLog()
         self._feeds: dict[str, FeedClient] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -119,10 +134,19 @@ class WorkerLoop:
 
     # --- what happens ---------------------------------------------------------------------
 
+    async def fence(self) -> None:
+        """Keep the workers of earlier generations from publishing; to be done before any worker starts.
+
+        Raises:
+            SinkUnavailable: a sink gives no answer.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._sinks.open)
+
     def start(self, logs: Mapping[str, tuple[str, int]]) -> None:
         """Begin to process, and to read the ingress logs at these addresses."""
         self._guarded(lambda core: core.start(wall_ms()))
         self.connect_feeds(logs)
+        self._sources.start()
 
     def connect_feeds(self, logs: Mapping[str, tuple[str, int]]) -> None:
         """Read these ingress logs, wherever they are served now."""
@@ -176,6 +200,7 @@ class WorkerLoop:
     def close(self) -> None:
         """Stop at once, and let go of everything."""
         self.halt()
+        self._sources.close()
         for handle in (self._turn_handle, self._due_handle):
             if handle is not None:
                 handle.cancel()
@@ -201,7 +226,9 @@ class WorkerLoop:
     @property
     def trouble(self) -> str:
         """What is being tried again right now, for people. Any thread may ask."""
-        return "; ".join(filter(None, (self._publisher.last_error, self._parts.last_error)))
+        return "; ".join(
+            filter(None, (self._publisher.last_error, self._parts.last_error, self._sources.trouble))
+        )
 
     # --- turns ----------------------------------------------------------------------------
 
@@ -235,6 +262,7 @@ class WorkerLoop:
             has_more = self.core.turn(wall_ms(), limit)
             self._perform()
             took_s = time.perf_counter() - began_s
+            has_more = self._sources.read(self.core) or has_more
             parts_due_s = self._parts.step(is_busy=has_more)
         except Exception as error:
             logger.exception("worker %d failed", self.core.config.worker)
@@ -298,6 +326,8 @@ class WorkerLoop:
                 self._publisher.add(effect)
             case EgressAcknowledged():
                 self._playground.acknowledged(effect.ack_id)
+            case SplitsCommitted():
+                self._sources.committed(effect.positions)
             case Die():
                 self._fail(effect.reason)
 

@@ -40,8 +40,8 @@ PART = PartDescriptor(
     inline="AA==",
 )
 TO_WORKER: list[ToWorker] = [
-    Plan(1, 2, 16, 4, [("a", 1), ("b", 2)], {"log": ("c", 3)}, b"{}"),
-    Plan(1, 2, 16, 4, [], {}, None),
+    Plan(1, 2, 16, 4, [("a", 1), ("b", 2)], {"log": ("c", 3)}, 3, b"{}"),
+    Plan(1, 2, 16, 4, [], {}, 2, None),
     Start(1),
     Trigger(1, 2, "reply", 1),
     Committed(1, 2, {"log": 7}),

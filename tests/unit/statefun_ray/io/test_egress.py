@@ -144,7 +144,10 @@ class JoiningSink:
     def __init__(self) -> None:
         self.batches: list[list[tuple[int, list[int]]]] = []
         self.is_up = True
-        self.is_closed = False
+        self.is_open = self.is_closed = False
+
+    def open(self) -> None:
+        self.is_open = True
 
     def publish(self, batch: Sequence[ShardRows]) -> None:
         if not self.is_up:

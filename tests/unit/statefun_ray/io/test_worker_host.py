@@ -110,6 +110,7 @@ class Coordinator:
                 shard_count=4,
                 peers=[(hello.host, hello.port) for hello in hellos],
                 logs=logs or {},
+                workers_since=count,
                 entry=None,
             )
         )

@@ -1,0 +1,1 @@
+"""Kafka as source and sink, on librdkafka. Needs the extra ``[kafka]``; nothing else imports this package."""

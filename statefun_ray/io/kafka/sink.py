@@ -1,0 +1,331 @@
+"""A Kafka egress in one worker: committed rows as records, exactly once, at least once, or as it may.
+
+Exactly once: a short transaction writes the rows and moves the *registers* of their shards, which
+are offsets of a consumer group in a topic that holds nothing else: one partition per shard, its
+offset the sequence of the next row. Whoever publishes again reads the registers first and leaves
+out what is below. Transactions have nothing to do with snapshots: they last milliseconds, come
+after the commit, and one whose outcome is unknown is settled by asking the registers.
+
+A producer that had any trouble is thrown away: with librdkafka a delayed message of an aborted
+transaction could otherwise end up in the next one. The new one fences what is left of the old.
+
+A worker of an earlier generation that does not know yet that it was replaced is fenced before
+this one publishes: its transactional ids are claimed (`open`), by exactly one worker each.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from statefun_ray.core.outbox import EgressRow
+from statefun_ray.io.egress import ShardRows, SinkUnavailable
+from statefun_ray.io.kafka.properties import client_properties, refused_by_client
+from statefun_ray.module.model import KafkaEgress
+from statefun_sdk.protocol import KafkaProducerRecord
+
+logger = logging.getLogger(__name__)
+
+REGISTER_TOPIC: Final = "statefun-ray.registers"
+"""Its partitions are numbered like egress shards; nothing is ever written to it but offsets."""
+
+BROKER_S: Final = 10.0
+"""For one answer of the broker."""
+
+DELIVERY_S: Final = 30.0
+"""For the records of one batch to be written; not longer than a transaction may last."""
+
+
+_FENCED: Final = frozenset(
+    {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}
+)
+
+
+class SinkFenced(Exception):
+    """A later generation publishes to this egress: this worker must end, and try nothing again."""
+
+
+class KafkaSink:
+    """Publishes the rows of one egress. Blocking; used by one thread at a time."""
+
+    joins_shards = True
+
+    def __init__(
+        self,
+        egress: KafkaEgress,
+        *,
+        app: str,
+        worker: int,
+        worker_count: int,
+        slot_count: int,
+        shard_count: int,
+        is_current: Callable[[], bool],
+        on_rejected: Callable[[int, EgressRow, str], None],
+    ) -> None:
+        """Check the properties; nothing is connected before `open`.
+
+        Args:
+            egress: where to.
+            app: names transactional ids and registers.
+            worker, worker_count: which worker of how many.
+            slot_count: the largest number of workers that may still be publishing somewhere.
+            shard_count: of the application.
+            is_current: reads from the commit log whether no later generation was begun; may block.
+            on_rejected: told ``(shard, row, why)``, in the publishing thread, of a record that the
+                broker will never take.
+
+        Raises:
+            UserValueError: a property that librdkafka does not take.
+        """
+        self._egress = egress
+        self._where = f"kafka egress {egress.id}"
+        self._app = app
+        self._worker, self._worker_count = worker, worker_count
+        self._slot_count = max(slot_count, worker_count)
+        self._shard_count = shard_count
+        self._is_current = is_current
+        self._on_rejected = on_rejected
+        self._is_exact = egress.semantic == "exactly-once"
+        self._group = f"statefun-ray.{app}.{egress.id.replace('/', '.')}"
+        self._registers: dict[int, int] = {}
+        """Shard -> sequence of its next row, as far as read since the producer was made."""
+        self._producer: Producer | None = None
+        self._register_reader: Consumer | None = None
+        self._properties = client_properties(egress.properties, self._where)
+        make_producer(self._properties, self._where)  # finds wrong properties before anything starts
+
+    def open(self) -> None:
+        """Fence earlier generations, so that none publishes what this one will.
+
+        Raises:
+            SinkUnavailable: the broker does not answer; nothing may be published yet.
+        """
+        if not self._is_exact:
+            return
+        try:
+            self._create_register_topic()
+            for slot in range(self._worker, self._slot_count, self._worker_count):
+                producer = self._transactional(slot)
+                if slot == self._worker:
+                    self._producer = producer
+        except KafkaException as error:
+            raise self._trouble(error) from error
+
+    def publish(self, batch: Sequence[ShardRows]) -> None:
+        """Write rows as records, in order per shard.
+
+        Raises:
+            SinkUnavailable: no answer, or not all of it; publishing again is safe.
+            SinkFenced: a later generation publishes now.
+        """
+        try:
+            if self._is_exact:
+                self._publish_exactly_once(batch)
+            else:
+                self._publish_plainly(batch)
+        except KafkaException as error:
+            # Whatever it was: this producer may hold something that would reach the next batch.
+            self._drop_producer()
+            raise self._trouble(error) from error
+        except (SinkUnavailable, SinkFenced):
+            self._drop_producer()
+            raise
+
+    def close(self) -> None:
+        """Let go of the connections; an open transaction is aborted by the broker in time."""
+        self._drop_producer()
+        reader, self._register_reader = self._register_reader, None
+        if reader is not None:
+            reader.close()
+
+    # --- at least once, and less ----------------------------------------------------------
+
+    def _publish_plainly(self, batch: Sequence[ShardRows]) -> None:
+        if self._producer is None:
+            is_sure = self._egress.semantic == "at-least-once"
+            ours = {"enable.idempotence": True, "acks": "all"} if is_sure else {}
+            self._producer = make_producer({**ours, **self._properties}, self._where)
+        deliveries = self._produce(self._producer, batch)
+        if self._egress.semantic == "none":
+            self._producer.poll(0)
+            return
+        deliveries.wait(self._producer)
+
+    # --- exactly once ---------------------------------------------------------------------
+
+    def _publish_exactly_once(self, batch: Sequence[ShardRows]) -> None:
+        if self._producer is None:
+            self._check_current()  # before: or a worker that was replaced would fence its successor
+            self._producer = self._transactional(self._worker)
+            self._check_current()  # and after: a generation that is begun later claims our id after us
+        producer = self._producer
+        self._read_registers({shard for shard, _ in batch})
+        wanted = [(shard, [row for row in rows if row[0] >= self._registers[shard]]) for shard, rows in batch]
+        wanted = [(shard, rows) for shard, rows in wanted if rows]
+        if not wanted:
+            return
+        producer.begin_transaction()
+        deliveries = self._produce(producer, wanted)
+        moved: dict[int, int] = {}
+        for shard, rows in wanted:
+            moved[shard] = max(moved.get(shard, 0), rows[-1][0] + 1)
+        offsets = [TopicPartition(REGISTER_TOPIC, shard, sequence) for shard, sequence in moved.items()]
+        producer.send_offsets_to_transaction(offsets, self._reader().consumer_group_metadata(), BROKER_S)
+        deliveries.wait(producer)
+        producer.commit_transaction(DELIVERY_S)
+        self._registers.update(moved)
+
+    def _check_current(self) -> None:
+        if not self._is_current():
+            raise SinkFenced(f"{self._where}: a later generation was begun")
+
+    def _transactional(self, slot: int) -> Producer:
+        timeout_ms = self._egress.transaction_timeout_ms
+        ours = {
+            "transactional.id": f"{self._group}.{slot}",
+            "transaction.timeout.ms": timeout_ms,
+            "enable.idempotence": True,
+            "acks": "all",
+        }
+        delivery_ms = min(timeout_ms, int(DELIVERY_S * 1000))
+        producer = make_producer(
+            {"delivery.timeout.ms": delivery_ms, **self._properties, **ours}, self._where
+        )
+        # Ends whatever this slot left open, and stops whoever still thinks it is this slot.
+        producer.init_transactions(BROKER_S)
+        self._registers.clear()
+        return producer
+
+    def _read_registers(self, shards: set[int]) -> None:
+        unknown = sorted(shards - self._registers.keys())
+        if not unknown:
+            return
+        asked = [TopicPartition(REGISTER_TOPIC, shard) for shard in unknown]
+        for found in self._reader().committed(asked, timeout=BROKER_S):
+            if found.error is not None:
+                raise KafkaException(found.error)
+            self._registers[found.partition] = max(0, found.offset)
+
+    def _reader(self) -> Consumer:
+        if self._register_reader is None:
+            self._register_reader = Consumer(
+                {
+                    **self._connection_properties(),
+                    "group.id": self._group,
+                    "enable.auto.commit": False,
+                    "isolation.level": "read_committed",
+                },
+                logger=logger,
+            )
+        return self._register_reader
+
+    def _connection_properties(self) -> dict[str, Any]:
+        prefixes = ("bootstrap.", "security.", "sasl.", "ssl.", "socket.", "client.", "broker.")
+        return {name: value for name, value in self._properties.items() if name.startswith(prefixes)}
+
+    def _create_register_topic(self) -> None:
+        admin = AdminClient(self._connection_properties())
+        existing = admin.list_topics(timeout=BROKER_S).topics.get(REGISTER_TOPIC)
+        if existing is not None:
+            if len(existing.partitions) < self._shard_count:
+                raise SinkUnavailable(
+                    f"topic {REGISTER_TOPIC} has {len(existing.partitions)} partitions, and this application has "
+                    f"{self._shard_count} egress shards; add partitions"
+                )
+            return
+        topic = NewTopic(REGISTER_TOPIC, num_partitions=self._shard_count)
+        try:
+            admin.create_topics([topic], operation_timeout=BROKER_S)[REGISTER_TOPIC].result(BROKER_S)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                return  # another worker was faster
+            raise SinkUnavailable(
+                f"topic {REGISTER_TOPIC} cannot be created: {error.args[0].str()}; create it with "
+                f"{self._shard_count} partitions, exactly-once needs it"
+            ) from error
+
+    # --- inside ---------------------------------------------------------------------------
+
+    def _produce(self, producer: Producer, batch: Sequence[ShardRows]) -> _Deliveries:
+        deliveries = _Deliveries()
+        for shard, rows in batch:
+            for row in rows:
+                record = KafkaProducerRecord.FromString(row[3] or b"")
+                try:
+                    _put(producer, record, deliveries)
+                except KafkaException as error:
+                    if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                        raise
+                    self._on_rejected(shard, row, f"{self._where}: {error.args[0].str()}")
+        return deliveries
+
+    def _drop_producer(self) -> None:
+        producer, self._producer = self._producer, None
+        self._registers.clear()
+        if producer is not None:
+            try:
+                producer.purge(in_queue=True, in_flight=True, blocking=False)
+                producer.poll(0)
+            except KafkaException as error:
+                # It is being thrown away because of what it says here again.
+                logger.debug("producer dropped egress=%s: %s", self._egress.id, error.args[0].str())
+
+    def _trouble(self, error: KafkaException) -> SinkUnavailable | SinkFenced:
+        cause = error.args[0]
+        if cause.code() in _FENCED:
+            return SinkFenced(f"{self._where}: another producer is {self._group}.{self._worker} now")
+        return SinkUnavailable(f"{self._where}: {cause.str()}")
+
+
+class _Deliveries:
+    """What became of the records of one batch."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.error: KafkaError | None = None
+
+    def delivered(self, error: KafkaError | None, _record: object) -> None:
+        self.left -= 1
+        if error is not None:
+            self.error = self.error or error
+
+    def wait(self, producer: Producer) -> None:
+        """Return when all are written.
+
+        Raises:
+            KafkaException: one is not.
+        """
+        producer.flush(DELIVERY_S)
+        if self.error is not None:
+            raise KafkaException(self.error)
+        if self.left:
+            raise SinkUnavailable(f"{self.left} records were not written within {DELIVERY_S:g} s")
+
+
+def make_producer(properties: Mapping[str, Any], where: str) -> Producer:
+    """Return a producer with these properties of librdkafka.
+
+    Raises:
+        UserValueError: librdkafka does not take them.
+    """
+    try:
+        return Producer(dict(properties), logger=logger)
+    except KafkaException as error:
+        raise refused_by_client(error, where) from error
+
+
+def _put(producer: Producer, record: KafkaProducerRecord, deliveries: _Deliveries) -> None:
+    key = record.key or None
+    while True:
+        try:
+            producer.produce(record.topic, record.value_bytes, key, on_delivery=deliveries.delivered)
+        except BufferError:
+            producer.poll(0.1)  # librdkafka's own queue is full: let some of it leave
+            continue
+        deliveries.left += 1
+        return

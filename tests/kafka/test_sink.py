@@ -1,0 +1,218 @@
+"""A Kafka egress against a real broker: nothing lost, nothing twice, nobody from before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from statefun_ray.core.outbox import EgressRow
+from statefun_ray.io.egress import SinkUnavailable
+from statefun_ray.io.kafka.sink import REGISTER_TOPIC, KafkaSink, SinkFenced
+from statefun_ray.module.model import KafkaEgress
+from statefun_sdk.egress import kafka_egress_message
+from statefun_sdk.errors import UserValueError
+from tests.kafka.broker import Broker
+
+EGRESS = "shop/out"
+SHARDS = 8
+_numbers = count()
+
+
+def row(sequence: int, topic: str, value: str | None = None, key: str | None = None) -> EgressRow:
+    message = kafka_egress_message(EGRESS, topic, value or str(sequence), key=key)
+    return (sequence, EGRESS, message.value_typename(), message.raw_value())
+
+
+class Egress:
+    """Sinks of one egress, as the workers of one generation after the other have them."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.app = f"app-{next(_numbers)}"
+        self.topic = f"sink-{self.app}"
+        broker.create(self.topic)
+        self.is_current = True
+        self.rejected: list[tuple[int, int, str]] = []
+        self.sinks: list[KafkaSink] = []
+
+    def sink(
+        self,
+        semantic: str = "exactly-once",
+        *,
+        worker: int = 0,
+        workers: int = 1,
+        slots: int = 1,
+        **properties: str,
+    ) -> KafkaSink:
+        config = KafkaEgress(
+            EGRESS,
+            semantic,  # type: ignore[arg-type]
+            transaction_timeout_ms=30_000,
+            properties={"bootstrap.servers": self.broker.address}
+            | {name.replace("_", "."): value for name, value in properties.items()},
+        )
+        sink = KafkaSink(
+            config,
+            app=self.app,
+            worker=worker,
+            worker_count=workers,
+            slot_count=slots,
+            shard_count=SHARDS,
+            is_current=lambda: self.is_current,
+            on_rejected=lambda shard, row, why: self.rejected.append((shard, row[0], why)),
+        )
+        self.sinks.append(sink)
+        sink.open()
+        return sink
+
+    def rows(self, *sequences: int) -> list[EgressRow]:
+        return [row(sequence, self.topic) for sequence in sequences]
+
+    def values(self, expected: int) -> list[str]:
+        """Return what a committed reader sees; one more than expected is asked for."""
+        records = self.broker.consume(self.topic, expected + 1, timeout_s=3)
+        return [(record.value() or b"").decode() for record in records]
+
+
+@pytest.fixture
+def egress(broker: Broker) -> Iterator[Egress]:
+    made = Egress(broker)
+    yield made
+    for sink in made.sinks:
+        sink.close()
+
+
+def test_rows_become_records_with_key_and_topic(egress: Egress) -> None:
+    other = egress.topic + "-b"
+    egress.broker.create(other)
+    sink = egress.sink()
+    sink.publish([(0, [row(0, egress.topic, "x", "k"), row(1, other, "y")])])
+    [first] = egress.broker.consume(egress.topic, 1)
+    [second] = egress.broker.consume(other, 1)
+    assert (first.key(), first.value()) == (b"k", b"x")
+    assert (second.key(), second.value()) == (None, b"y")
+
+
+def test_publishing_again_changes_nothing(egress: Egress) -> None:
+    sink = egress.sink()
+    sink.publish([(1, egress.rows(0, 1)), (2, egress.rows(0)), (1, egress.rows(2))])
+    sink.publish([(1, egress.rows(0, 1))])
+    sink.publish([(1, egress.rows(0, 1, 2, 5)), (2, egress.rows(0, 7))])
+    assert egress.values(6) == ["0", "1", "0", "2", "5", "7"]
+
+
+def test_the_next_generation_goes_on_above_the_registers(egress: Egress) -> None:
+    egress.sink().publish([(1, egress.rows(0, 1))])
+    # It died before it could say so; two workers share its shards now.
+    again = egress.sink(worker=1, workers=2, slots=2)
+    again.publish([(1, egress.rows(0, 1, 2))])
+    assert egress.values(3) == ["0", "1", "2"]
+
+
+def test_a_worker_of_an_earlier_generation_is_fenced(egress: Egress) -> None:
+    zombies = [egress.sink(worker=worker, workers=3, slots=3) for worker in range(3)]
+    zombies[2].publish([(5, egress.rows(0))])
+    for worker in range(2):
+        egress.sink(worker=worker, workers=2, slots=3)
+    for zombie in zombies:
+        with pytest.raises(SinkFenced):
+            zombie.publish([(5, egress.rows(0, 1))])
+    egress.is_current = False  # as the zombies find out when they try once more
+    for zombie in zombies:
+        with pytest.raises(SinkFenced, match="later generation"):
+            zombie.publish([(5, egress.rows(0, 1))])
+    assert egress.values(1) == ["0"]
+
+
+def test_an_open_transaction_of_an_earlier_generation_is_never_seen(egress: Egress) -> None:
+    zombie = egress.sink()
+    assert zombie._producer is not None
+    zombie._producer.begin_transaction()
+    zombie._producer.produce(egress.topic, b"half")
+    zombie._producer.flush(5)
+    egress.sink().publish([(0, egress.rows(0))])
+    assert egress.values(1) == ["0"]
+
+
+@pytest.mark.parametrize("outcome", ["committed", "not committed"])
+def test_a_commit_without_an_answer_is_settled_by_the_register(
+    egress: Egress, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = egress.sink()
+    producer = sink._producer
+
+    class Lossy:
+        """The producer, whose one answer to a commit gets lost."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(producer, name)
+
+        def commit_transaction(self, timeout: float) -> None:
+            if outcome == "committed":
+                producer.commit_transaction(timeout)  # type: ignore[union-attr]
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    monkeypatch.setattr(sink, "_producer", Lossy())
+    with pytest.raises(SinkUnavailable):
+        sink.publish([(0, egress.rows(0, 1))])
+    sink.publish([(0, egress.rows(0, 1))])
+    sink.publish([(0, egress.rows(2))])
+    assert egress.values(3) == ["0", "1", "2"]
+
+
+def test_a_record_that_is_too_large_is_told_and_the_rest_goes_on(egress: Egress) -> None:
+    sink = egress.sink(max_request_size="10000")
+    sink.publish(
+        [(0, [row(0, egress.topic, "a"), row(1, egress.topic, "x" * 20_000), row(2, egress.topic, "b")])]
+    )
+    assert egress.values(2) == ["a", "b"]
+    [(shard, sequence, why)] = egress.rejected
+    assert (shard, sequence) == (0, 1)
+    assert "too large" in why
+
+
+@pytest.mark.parametrize("semantic", ["at-least-once", "none"])
+def test_without_exactly_once_there_is_no_register(egress: Egress, semantic: str) -> None:
+    sink = egress.sink(semantic)
+    sink.publish([(0, egress.rows(0, 1))])
+    sink.publish([(0, egress.rows(1, 2))])
+    assert egress.values(4) == ["0", "1", "1", "2"]
+
+
+def test_a_broker_that_is_not_there_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("statefun_ray.io.kafka.sink.BROKER_S", 0.5)
+    monkeypatch.setattr("statefun_ray.io.kafka.sink.DELIVERY_S", 0.5)
+    gone = Egress.__new__(Egress)
+    gone.broker, gone.app, gone.topic, gone.sinks, gone.rejected = Broker("127.0.0.1:1"), "a", "t", [], []
+    with pytest.raises(SinkUnavailable, match="kafka egress shop/out"):
+        gone.sink()
+    with pytest.raises(SinkUnavailable, match="not written"):
+        gone.sink("at-least-once").publish([(0, gone.rows(0))])
+    for sink in gone.sinks:
+        sink.close()
+
+
+def test_a_register_topic_with_too_few_partitions_is_refused(egress: Egress) -> None:
+    egress.sink()
+    config = KafkaEgress(EGRESS, "exactly-once", 30_000, {"bootstrap.servers": egress.broker.address})
+    larger = KafkaSink(
+        config,
+        app=egress.app,
+        worker=0,
+        worker_count=1,
+        slot_count=1,
+        shard_count=SHARDS + 1,
+        is_current=lambda: True,
+        on_rejected=lambda *_: None,
+    )
+    with pytest.raises(SinkUnavailable, match=f"{REGISTER_TOPIC} has {SHARDS} partitions"):
+        larger.open()
+
+
+def test_wrong_properties_are_told_before_anything_starts(egress: Egress) -> None:
+    with pytest.raises(UserValueError, match=r"kafka egress shop/out.*lingerr"):
+        egress.sink(lingerr_ms="5")

@@ -1,0 +1,269 @@
+"""A Kafka ingress against a real broker: where it starts, what becomes of records, back-pressure."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+
+import pytest
+
+from statefun_checkpoints.model import Position
+from statefun_ray.core.splits import Splits, split_name
+from statefun_ray.io.kafka import source as source_module
+from statefun_ray.io.kafka.source import KafkaSource, SplitTable
+from statefun_ray.module.model import KafkaIngress, KafkaTopic, StartupPosition
+from statefun_sdk.errors import UserValueError
+from tests.kafka.broker import Broker
+from tests.waiting import until
+
+_numbers = count()
+
+
+def new_topic(broker: Broker, partitions: int = 1) -> str:
+    topic = f"source-{next(_numbers)}"
+    broker.create(topic, partitions)
+    return topic
+
+
+def ingress(broker: Broker, topic: str, *targets: str, **settings: object) -> KafkaIngress:
+    properties = {"bootstrap.servers": broker.address, "group.id": f"group-{topic}"}
+    return KafkaIngress(
+        "shop/in",
+        (KafkaTopic(topic, "shop/order", targets or ("shop/cart",)),),
+        properties=properties,
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+class Reader:
+    """A source, the splits it asks about, and what it has brought."""
+
+    def __init__(
+        self, config: KafkaIngress, positions: list[Position], worker: int = 0, workers: int = 1
+    ) -> None:
+        self.splits = Splits(worker=worker, worker_count=workers, key_group_count=64)
+        self.splits.restore(positions)
+        self.messages: list[tuple[str, ...]] = []
+        self.rejected: list[tuple[str, ...]] = []
+        self.failures: list[str] = []
+        self.is_taking = True
+        self.source = KafkaSource(
+            config,
+            SplitTable(self.splits.is_ours, self.splits.position, self.splits.is_late),
+            on_opened=self.splits.open,
+            on_chunk=self.take,
+            on_failed=self.failures.append,
+        )
+
+    def take(self) -> None:
+        while self.is_taking and (chunk := self.source.take()) is not None:
+            self.splits.advance(chunk.split, chunk.next_position)
+            self.messages += [(m[0], m[1], m[4], (m[5] or b"").decode()) for m in chunk.messages]
+            self.rejected += [(target, letter, why) for target, letter, _, _, why in chunk.rejected]
+
+    @property
+    def ids(self) -> list[str]:
+        return [message[1] for message in self.messages]
+
+
+@asynccontextmanager
+async def reading(
+    config: KafkaIngress, positions: list[Position] | None = None, worker: int = 0, workers: int = 1
+) -> AsyncIterator[Reader]:
+    reader = Reader(config, positions or [], worker, workers)
+    reader.source.start()
+    try:
+        yield reader
+        assert reader.failures == []
+    finally:
+        reader.source.close()
+        await asyncio.to_thread(reader.source._thread.join, 10)
+
+
+async def opened(reader: Reader, splits: int = 1) -> None:
+    await until(lambda: len(reader.splits.positions()) == splits)
+
+
+EARLIEST = StartupPosition("earliest")
+
+
+async def test_every_record_goes_to_every_target_in_order(broker: Broker) -> None:
+    topic = new_topic(broker)
+    broker.produce(topic, [("a", b"1"), ("b", b"2")])
+    async with reading(ingress(broker, topic, "shop/cart", "shop/user", startup=EARLIEST)) as reader:
+        await until(lambda: len(reader.messages) == 4)
+        assert reader.messages == [
+            ("shop/cart", "a", "shop/order", "1"),
+            ("shop/user", "a", "shop/order", "1"),
+            ("shop/cart", "b", "shop/order", "2"),
+            ("shop/user", "b", "shop/order", "2"),
+        ]
+        assert reader.splits.positions() == [Position(split_name("shop/in", topic, 0), 0, 64, 2)]
+
+
+async def test_latest_is_where_the_topic_ended_at_the_start(broker: Broker) -> None:
+    topic = new_topic(broker)
+    broker.produce(topic, [("old", b"")])
+    async with reading(ingress(broker, topic)) as reader:
+        await opened(reader)
+        broker.produce(topic, [("new", b"x")])
+        await until(lambda: reader.ids == ["new"])
+
+
+async def test_a_restored_position_wins_over_every_startup_position(broker: Broker) -> None:
+    topic = new_topic(broker)
+    broker.produce(topic, [(str(number), b"x") for number in range(5)])
+    restored = [Position(split_name("shop/in", topic, 0), 0, 64, 3)]
+    async with reading(ingress(broker, topic, startup=EARLIEST), restored) as reader:
+        await until(lambda: len(reader.messages) == 2)
+        assert reader.ids == ["3", "4"]
+
+
+async def test_a_partition_that_came_later_is_read_from_its_beginning(broker: Broker) -> None:
+    topic = new_topic(broker, partitions=2)
+    broker.produce(topic, [("late", b"x")], partition=1)
+    restored = [Position(split_name("shop/in", topic, 0), 0, 64, 0)]
+    async with reading(ingress(broker, topic), restored) as reader:  # "latest" would leave it out
+        await until(lambda: reader.ids == ["late"])
+
+
+async def test_specific_offsets_and_the_reset_position_for_others(broker: Broker) -> None:
+    topic = new_topic(broker, partitions=2)
+    for partition in (0, 1):
+        broker.produce(topic, [(f"{partition}.{n}", b"x") for n in range(3)], partition=partition)
+    startup = StartupPosition("specific-offsets", ((topic, 0, 2),))
+    async with reading(ingress(broker, topic, startup=startup, reset="earliest")) as reader:
+        await until(lambda: len(reader.messages) == 4)
+        assert sorted(reader.ids) == ["0.2", "1.0", "1.1", "1.2"]
+
+
+async def test_a_date(broker: Broker) -> None:
+    topic = new_topic(broker)
+    now_ms = int(time.time() * 1000)
+    for ago_s in (30, 20, 10):
+        broker.produce(topic, [(f"-{ago_s}", b"x")], timestamp=now_ms - ago_s * 1000)
+    startup = StartupPosition("date", date_ms=now_ms - 20_000)
+    async with reading(ingress(broker, topic, startup=startup)) as reader:
+        await until(lambda: len(reader.messages) == 2)
+        assert reader.ids == ["-20", "-10"]
+
+
+async def test_group_offsets_are_where_a_snapshot_left_them(broker: Broker) -> None:
+    topic = new_topic(broker)
+    broker.produce(topic, [(str(number), b"x") for number in range(4)])
+    config = ingress(broker, topic, startup=StartupPosition("group-offsets"), reset="earliest")
+    split = split_name("shop/in", topic, 0)
+    async with reading(config) as reader:  # nothing was committed: the reset position
+        await until(lambda: len(reader.messages) == 4)
+        reader.source.committed({split: 3, "kafka:other/in/t/0": 1})
+
+        await until(lambda: broker.committed(f"group-{topic}", topic) == 3)
+    async with reading(config) as reader:
+        await until(lambda: reader.ids == ["3"])
+
+
+async def test_workers_share_the_partitions(broker: Broker) -> None:
+    topic = new_topic(broker, partitions=4)
+    for partition in range(4):
+        broker.produce(topic, [(str(partition), b"x")], partition=partition)
+    config = ingress(broker, topic, startup=EARLIEST)
+    async with reading(config, worker=0, workers=2) as one, reading(config, worker=1, workers=2) as other:
+        await until(lambda: len(one.messages) == len(other.messages) == 2)
+        assert sorted(one.ids + other.ids) == ["0", "1", "2", "3"]
+
+
+async def test_what_cannot_be_addressed_is_told_and_does_not_stop_the_rest(broker: Broker) -> None:
+    topic = new_topic(broker)
+    broker.produce(topic, [(None, b"1"), (b"\xff", b"2"), ("a", None), ("b", b"4")])
+    async with reading(ingress(broker, topic, startup=EARLIEST)) as reader:
+        await until(lambda: reader.ids == ["b"])
+        assert [letter for _, letter, _ in reader.rejected] == [f"{topic}/0/{offset}" for offset in range(3)]
+        assert "no key" in reader.rejected[0][2]
+        assert "not UTF-8" in reader.rejected[1][2]
+        assert "tombstone" in reader.rejected[2][2]
+
+
+async def test_a_loop_that_does_not_take_holds_the_source_back(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "CHUNKS_MAX", 2)
+    monkeypatch.setattr(source_module, "CHUNK_RECORDS", 10)
+    topic = new_topic(broker)
+    broker.produce(topic, [(str(number), b"x") for number in range(200)])
+    async with reading(ingress(broker, topic, startup=EARLIEST)) as reader:
+        reader.is_taking = False
+        await until(lambda: len(reader.source._chunks) == 2)
+        await asyncio.sleep(0.3)  # time to do wrong
+        assert len(reader.source._chunks) == 2
+        reader.is_taking = True
+        reader.take()
+        await until(lambda: len(reader.messages) == 200)
+        assert reader.ids == [str(number) for number in range(200)]
+
+
+async def test_a_topic_that_is_not_there_yet_is_waited_for(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "RETRY_S", 0.1)
+    topic = f"source-{next(_numbers)}"
+    config = ingress(broker, topic, startup=EARLIEST)
+    config.properties["allow.auto.create.topics"] = "false"  # type: ignore[index]
+    async with reading(config) as reader:
+        await until(lambda: topic in reader.source.trouble)
+        broker.create(topic)
+        broker.produce(topic, [("a", b"x")])
+        await until(lambda: reader.ids == ["a"])
+        await until(lambda: reader.source.trouble == "")
+
+
+async def test_a_broker_that_is_not_there_is_trouble_and_no_failure() -> None:
+    config = KafkaIngress(
+        "shop/in",
+        (KafkaTopic("t", "shop/order", ("shop/cart",)),),
+        properties={"bootstrap.servers": "127.0.0.1:1", "group.id": "g"},
+    )
+    async with reading(config) as reader:
+        await until(lambda: "127.0.0.1:1" in reader.source.trouble, 20)
+
+
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [
+        ({"fech.max.bytes": "1"}, 'No such configuration property: "fech.max.bytes"'),
+        ({"session.timeout.ms": "soon"}, "session.timeout.ms"),
+        ({"ssl.truststore.location": "/x.jks"}, "ssl.ca.location"),
+        ({"sasl.jaas.config": "org.apache.Kerberos required;"}, "sasl.jaas.config"),
+    ],
+)
+async def test_properties_that_cannot_be_used_are_told_before_anything_starts(
+    properties: dict[str, str], said: str
+) -> None:
+    config = KafkaIngress(
+        "shop/in",
+        (KafkaTopic("t", "shop/order", ("shop/cart",)),),
+        properties={"bootstrap.servers": "127.0.0.1:1", "group.id": "g", **properties},
+    )
+    with pytest.raises(UserValueError, match=r"kafka ingress shop/in: .*") as refused:
+        Reader(config, [])
+    assert said in str(refused.value)
+
+
+def test_properties_of_a_jvm_are_translated_or_left_out() -> None:
+    from statefun_ray.io.kafka.properties import client_properties, discovery_s
+
+    given = {
+        "key.deserializer": "org.apache…",
+        "fetch.max.wait.ms": "100",
+        "flink.partition-discovery.interval-millis": "5000",
+        "sasl.jaas.config": 'x.PlainLoginModule required username="me" password="a\\"b";',
+    }
+    assert client_properties(given, "here") == {
+        "fetch.wait.max.ms": "100",
+        "sasl.username": "me",
+        "sasl.password": 'a"b',
+    }
+    assert discovery_s(given, 30.0) == 5.0
+    assert discovery_s({}, 30.0) == 30.0
