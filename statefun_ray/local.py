@@ -40,6 +40,7 @@ from statefun_ray.io.ingress_host import IngressHost, IngressHostConfig
 from statefun_ray.io.invoke_local import describe_functions
 from statefun_ray.io.task_spawner import LocalSpawner, TaskSpawner
 from statefun_ray.io.worker_host import WorkerHost, WorkerHostConfig
+from statefun_ray.module.model import NO_MODULE, Module
 from statefun_sdk import StatefulFunctions, Type
 
 logger = logging.getLogger(__name__)
@@ -69,8 +70,9 @@ class LocalApplication:
 
     def __init__(
         self,
-        functions: StatefulFunctions,
+        functions: StatefulFunctions | None = None,
         *,
+        module: Module = NO_MODULE,
         storage: str | Path | ObjectStore | None = None,
         log_dir: str | Path | None = None,
         workers: int = 2,
@@ -88,7 +90,9 @@ class LocalApplication:
         """Describe the application; ``start`` or a ``with`` block runs it.
 
         Args:
-            functions: what it consists of.
+            functions: those that run in this process.
+            module: what it has beyond them, see `statefun_ray.module`; its own Python functions are
+                not imported here.
             storage: directory or URI of its snapshots, or an open store; a temporary directory
                 unless given, which goes with the application.
             log_dir: directory of accepted events; temporary likewise.
@@ -101,7 +105,8 @@ class LocalApplication:
             start_timeout_s: for `start` to reach the point where events are processed.
             coordinator, worker: settings of `CoordinatorConfig` and `WorkerConfig` by name.
         """
-        self.functions = functions
+        self.functions = functions if functions is not None else StatefulFunctions()
+        self.module = module
         self.name = name
         self.workers = workers
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -350,6 +355,7 @@ class LocalApplication:
                 http_host=self._http[0],
                 http_port=self._http[1],
                 key_group_count=self._key_group_count,
+                module=self.module,
             ),
             self.functions,
             self.store,
@@ -369,7 +375,9 @@ class LocalApplication:
         }
         config = CoordinatorHostConfig(CoordinatorConfig(**settings))
         coordinator = self._invoke(
-            lambda: CoordinatorHost(config, describe_functions(self.functions), self.store, spawner)
+            lambda: CoordinatorHost(
+                config, describe_functions(self.functions), self.store, spawner, self.module.serves
+            )
         )
         spawner.on_lost = coordinator.worker_lost
         self._spawner, self._coordinator = spawner, coordinator
@@ -388,6 +396,7 @@ class LocalApplication:
                 worker=worker,
                 coordinator=address,
                 node="local",
+                module=self.module,
                 sinks=self._sinks,
                 freeze_gc=False,
                 core=self._worker_settings,

@@ -139,6 +139,7 @@ class CoordinatorActor:
                 describe_functions(functions),
                 store,
                 self._spawner,
+                deployment.module.serves,
             )
             self._spawner.on_lost = host.worker_lost
             await host.start()

@@ -79,6 +79,7 @@ class IngressHost:
                 http_host=config.http_host,
                 http_port=config.http_port,
                 feed_host=config.feed_host,
+                **_playground_settings(config.module),
                 **config.settings,
             ),
             log,
@@ -120,8 +121,17 @@ class IngressHost:
     @property
     def url(self) -> str:
         """Of HTTP, without a slash at the end."""
-        host, port = self.http_address
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return _url(self.http_address)
+
+    @property
+    def playground_url(self) -> str:
+        """Of the playground's ingress; empty where there is none."""
+        return _url(self._started.playground_address)
+
+    @property
+    def playground_egress_url(self) -> str:
+        """Of the playground's egress; empty where there is none."""
+        return _url(self._started.playground_egress_address)
 
     def counts(self) -> dict[str, Any]:
         """Return accepted events, those not handed to a worker yet, and waiting requests."""
@@ -151,6 +161,23 @@ class IngressHost:
         }
         data = json.dumps(registration, indent=1).encode()
         await asyncio.to_thread(self._store.put, ingress_path(log_id), data)
+
+
+def _url(address: tuple[str, int]) -> str:
+    host, port = address
+    if not port:
+        return ""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _playground_settings(module: Module) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    if module.playground_ingress is not None:
+        settings["playground_port"] = module.playground_ingress.port
+    if module.playground_egress is not None:
+        settings["playground_egress_port"] = module.playground_egress.port
+        settings["playground_topics"] = module.playground_egress.topics
+    return settings
 
 
 def registry_of(functions: StatefulFunctions, module: Module) -> Registry:

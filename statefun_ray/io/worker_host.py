@@ -47,10 +47,13 @@ from statefun_ray.io.egress import SinkUnavailable
 from statefun_ray.io.handshake import Hello
 from statefun_ray.io.heartbeat import HEARTBEAT_S, LEASE_S, HeartbeatThread, exit_process
 from statefun_ray.io.invoke_local import EmbeddedInvoker
+from statefun_ray.io.invokers import Invokers
 from statefun_ray.io.mesh import Mesh
 from statefun_ray.io.part_writer import warm_up
+from statefun_ray.io.remote.invoker import RemoteInvoker
 from statefun_ray.io.transport import FrameConnection, connect
 from statefun_ray.io.worker_loop import WorkerLoop
+from statefun_ray.module.egresses import record_types
 from statefun_ray.module.model import NO_MODULE, Module
 from statefun_sdk import StatefulFunctions
 
@@ -226,7 +229,10 @@ class WorkerHost:
         key_groups = worker_ranges(
             worker_count=plan.worker_count, key_group_count=plan.key_group_count, shard_count=plan.shard_count
         )[config.worker]
-        invoker = EmbeddedInvoker(self._functions)
+        invoker = Invokers(
+            EmbeddedInvoker(self._functions),
+            RemoteInvoker(config.module, record_types(config.module, config.sinks)),
+        )
         core = Worker(
             WorkerConfig(
                 app=config.app,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from typing import Any, Final
 
-from statefun_checkpoints.model import KeyGroups, PartDescriptor
+from statefun_checkpoints.model import KeyGroups, PartDescriptor, StateSpec
 from statefun_checkpoints.store import ObjectStore
 from statefun_ray.core.control import Abort, Committed, ToCoordinator, ToWorker
 from statefun_ray.core.effects import (
@@ -29,15 +29,18 @@ from statefun_ray.core.effects import (
     WorkerEffect,
     WritePart,
 )
+from statefun_ray.core.errors import UserCodeError
 from statefun_ray.core.invoker import InvocationEffects
 from statefun_ray.core.worker import Worker, describe_error
 from statefun_ray.io.clock import wall_ms
 from statefun_ray.io.egress import Publisher
 from statefun_ray.io.egress_playground import PlaygroundSink
 from statefun_ray.io.feed_client import FeedClient
-from statefun_ray.io.invoke_local import EmbeddedInvoker, FailureLog
+from statefun_ray.io.invoke_local import FailureLog
+from statefun_ray.io.invokers import Invokers
 from statefun_ray.io.mesh import Mesh
 from statefun_ray.io.part_writer import PartWriter
+from statefun_ray.io.remote.errors import InvocationPostponed, RemoteError
 from statefun_ray.io.sinks import Owner, open_sinks
 from statefun_ray.io.sources import Sources
 from statefun_ray.module.model import Module
@@ -65,7 +68,7 @@ class WorkerLoop:
     def __init__(
         self,
         core: Worker,
-        invoker: EmbeddedInvoker,
+        invoker: Invokers,
         *,
         mesh: Mesh,
         store: ObjectStore,
@@ -90,6 +93,7 @@ class WorkerLoop:
         self.turned_at = time.monotonic()
         """When the last turn ended."""
         self._invoker = invoker
+        invoker.remote.connect(self)
         self._executor = executor
         self._mesh = mesh
         self._tell = tell
@@ -227,8 +231,26 @@ class WorkerLoop:
     def trouble(self) -> str:
         """What is being tried again right now, for people. Any thread may ask."""
         return "; ".join(
-            filter(None, (self._publisher.last_error, self._parts.last_error, self._sources.trouble))
+            filter(
+                None,
+                (
+                    self._publisher.last_error,
+                    self._parts.last_error,
+                    self._sources.trouble,
+                    self._invoker.remote.trouble,
+                ),
+            )
         )
+
+    # --- what remote functions tell -------------------------------------------------------
+
+    def register_states(self, function_type: str, specs: Mapping[str, StateSpec]) -> bool:
+        """Take what a service says about its states; see ``Worker.register_states``."""
+        return self.core.register_states(function_type, specs)
+
+    def move_lane(self, name: str, limit: int, *, is_down: bool = False) -> None:
+        """Let up to ``limit`` requests of an endpoint be in flight from now on."""
+        self._guarded(lambda core: core.move_lane(name, limit, is_down=is_down))
 
     # --- turns ----------------------------------------------------------------------------
 
@@ -335,10 +357,18 @@ class WorkerLoop:
         effects: InvocationEffects | None = None
         error: str | None = None
         timeout_ms = self.core.config.invocation_timeout_ms
-        limit = asyncio.timeout(timeout_ms / 1000)
+        # A transport has a time of its own for each request, and may be told to be patient.
+        is_embedded = self._invoker.is_embedded(effect.function_type)
+        limit = asyncio.timeout(timeout_ms / 1000 if is_embedded else None)
         try:
             async with limit:
                 effects = await self._invoker.run(effect)
+        except InvocationPostponed as postponed:
+            delay_ms = postponed.delay_ms
+            self._guarded(lambda core: core.invocation_postponed(effect.invocation_id, delay_ms, wall_ms()))
+            return
+        except (RemoteError, UserCodeError) as refused:
+            error = str(refused)
         except asyncio.CancelledError as cancelled:
             if not self._is_open:
                 raise

@@ -51,6 +51,16 @@ class Field:
             return repr(text if len(text) <= 80 else text[:77] + "...")
         return "a list" if isinstance(self.node, Listing) else "a mapping"
 
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a list, which may be empty."""
+        return isinstance(self.node, Listing)
+
+    @property
+    def is_empty_text(self) -> bool:
+        """Whether it is the text of no characters, in quotes, which most keys refuse."""
+        return isinstance(self.node, Scalar) and not self.node.is_plain and not self.node.text
+
     # --- scalars ---
 
     def text(self, expected: str) -> str:
@@ -215,6 +225,7 @@ class Section:
             found.warn(
                 f"the key {name!r} without a value", "its default is used; give a value or remove the key"
             )
+            del self._entries[name]  # said once, however often it is asked for
             return None
         return found
 

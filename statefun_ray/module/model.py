@@ -202,6 +202,10 @@ class Module:
                 namespace_wide = endpoint
         return namespace_wide
 
+    def serves(self, function_type: str) -> bool:
+        """Whether some endpoint runs a function type."""
+        return self.endpoint_of(function_type) is not None
+
     @property
     def egress_ids(self) -> frozenset[str]:
         """Every egress that is configured."""

@@ -16,14 +16,38 @@ from typing import Final
 from statefun_ray.module import tree
 from statefun_ray.module.endpoints import read_endpoint_v1, read_endpoint_v2
 from statefun_ray.module.fields import Field
+from statefun_ray.module.kafka import read_kafka_egress, read_kafka_ingress
+from statefun_ray.module.legacy import is_legacy, read_legacy
 from statefun_ray.module.model import Module
+from statefun_ray.module.own_kinds import (
+    read_failure_policy,
+    read_file_egress,
+    read_http_ingress,
+    read_python_functions,
+)
 from statefun_ray.module.parts import Parts
+from statefun_ray.module.playground import read_playground_egress, read_playground_ingress
 from statefun_ray.module.problems import Place, Problem, Problems, nearest
 
 KINDS: Final[Mapping[str, Callable[[Field, Parts], None]]] = {
     "io.statefun.endpoints.v1/http": read_endpoint_v1,
     "io.statefun.endpoints.v2/http": read_endpoint_v2,
+    "io.statefun.kafka.v1/ingress": read_kafka_ingress,
+    "io.statefun.kafka.v1/egress": read_kafka_egress,
+    "io.statefun.playground.v1/ingress": read_playground_ingress,
+    "io.statefun.playground.v1/egress": read_playground_egress,
+    "io.statefun-ray.v1/python-functions": read_python_functions,
+    "io.statefun-ray.v1/http-ingress": read_http_ingress,
+    "io.statefun-ray.v1/file-egress": read_file_egress,
+    "io.statefun-ray.v1/failure-policy": read_failure_policy,
 }
+
+UNAVAILABLE: Final[Mapping[str, str]] = {
+    "io.statefun.kinesis.v1/ingress": "feed the stream's records to the HTTP ingress or to a Kafka topic, "
+    "and remove this document",
+    "io.statefun.kinesis.v1/egress": "send these records to a Kafka or file egress, and remove this document",
+}
+"""Kinds of StateFun that this runtime does not have, each with what to do instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +101,29 @@ def _read_file(source: str, text: str, parts: Parts, problems: Problems) -> None
         )
     for document in documents:
         _warn_of_variables(document)
+    if len(documents) == 1 and is_legacy(documents[0]):
+        read_legacy(documents[0], lambda field, kind, spec: _read_kind(field, kind, spec, parts))
+        return
+    for document in documents:
         _read_document(document, parts)
 
 
 def _read_document(document: Field, parts: Parts) -> None:
     section = document.section("a mapping with kind and spec", ("kind", "spec"))
     kind = section.need("kind", "the kind of this document, such as io.statefun.endpoints.v2/http")
+    name = kind.typename("a kind, such as io.statefun.endpoints.v2/http")
     spec = section.need("spec", "the settings of this document")
-    read_kind(kind, kind.typename(), spec, parts)
+    if name:
+        _read_kind(kind, name, spec, parts)
 
 
-def read_kind(field: Field, kind: str, spec: Field, parts: Parts) -> None:
+def _read_kind(field: Field, kind: str, spec: Field, parts: Parts) -> None:
     """Read ``spec`` as one of ``kind``, which is said at ``field``."""
-    if not kind:
+    if kind in KINDS:
+        KINDS[kind](spec, parts)
         return
-    reader = KINDS.get(kind)
-    if reader is not None:
-        reader(spec, parts)
+    if kind in UNAVAILABLE:
+        field.error("another kind, since there is no connector for Kinesis", UNAVAILABLE[kind])
         return
     meant = nearest(kind, KINDS)
     field.error(

@@ -25,6 +25,7 @@ from statefun_ingress.values import BUILT_INS, decode_built_in
 from statefun_ray.core import effects as do
 from statefun_ray.core.control import Plan, SnapshotWanted
 from statefun_ray.core.coordinator import Coordinator, CoordinatorConfig
+from statefun_ray.core.lanes import AWAITING
 from statefun_ray.core.worker import Worker, describe_error
 from statefun_ray.io.client import encode_value
 from statefun_ray.io.ingress_host import function_infos
@@ -103,7 +104,9 @@ class _Worker(SimulatedWorker):
         super()._load(plan)
         if self.core is not None:
             # The simulator chooses narrow limits; a story has its own or the usual ones.
-            self.core.config = replace(self.core.config, **self.simulation.worker_settings)
+            settings = self.simulation.worker_settings
+            self.core.config = replace(self.core.config, **settings)
+            self.core.move_lane(AWAITING, settings["invocations_max"])
 
     def _invoke(self, core: Worker, effect: do.Invoke) -> None:
         world = self.world
@@ -131,7 +134,8 @@ class _Coordinator(SimulatedCoordinator):
             "shard_count": simulation.shard_count,
             **simulation.coordinator_settings,
         }
-        self.core = Coordinator(CoordinatorConfig(**settings), describe_functions(simulation.functions))
+        self.functions = simulation.functions
+        self.core = Coordinator(CoordinatorConfig(**settings), describe_functions(self.functions))
 
     def _start_workers(self, generation: int, count: int) -> None:
         for index in range(count):
@@ -152,7 +156,7 @@ class _Stage(Simulation):
         coordinator: Mapping[str, Any],
     ) -> None:
         super().__init__(seed, faults=Faults(duration_ms=0), requests=1)
-        self.functions = self.mistaken_functions = functions
+        self.functions = functions
         self.store = _Store(self.world, store)
         self.worker_settings = {
             "backlog_max": 50_000,

@@ -1,0 +1,60 @@
+"""What the head of an HTTP response says about a request to a remote function. No I/O."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from statefun_ray.io.remote.codec import CONTENT_TYPE
+from statefun_ray.io.remote.errors import BadAnswer, ServiceUnavailable
+
+UNAVAILABLE: Final = frozenset({429, 502, 503, 504})
+"""Statuses that say something of the service and nothing of the batch."""
+
+
+def check_head(
+    url: str, status: int, content_type: str, retry_after: str, *, is_case_sensitive: bool, now: datetime
+) -> None:
+    """Refuse a response that is no result; its body is not looked at.
+
+    The content type is checked although the status says success: services written in Java after
+    StateFun's examples answer a failed batch with status 200, no body and no content type.
+
+    Args:
+        url: for the texts of errors.
+        content_type: value of the header, empty without one. It has no parameters in a success;
+            one element of a comma list is enough, unless case counts.
+        retry_after: value of the header, empty without one.
+        is_case_sensitive: whether it must be written in lower case, as for StateFun's okhttp.
+        now: to take a date in ``retry_after`` relative to.
+
+    Raises:
+        ServiceUnavailable: the service cannot answer now.
+        BadAnswer: it has answered something else.
+    """
+    if status in UNAVAILABLE:
+        raise ServiceUnavailable(f"{url} answered {status}", True, retry_after_ms(retry_after, now))
+    if not 200 <= status <= 299:
+        raise BadAnswer(f"{url} answered {status}")
+    if is_case_sensitive:
+        is_right = content_type.strip() == CONTENT_TYPE
+    else:
+        is_right = CONTENT_TYPE in [each.strip().lower() for each in content_type.split(",")]
+    if not is_right:
+        found = f"content type {content_type!r}" if content_type else "no content type"
+        raise BadAnswer(f"{url} answered {status} with {found}; a result has {CONTENT_TYPE}")
+
+
+def retry_after_ms(header: str, now: datetime) -> int | None:
+    """Return how long a Retry-After header asks to wait; None without one, or with one that says nothing."""
+    header = header.strip()
+    if header.isascii() and header.isdigit():
+        return int(header[:9]) * 1_000
+    try:
+        at = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return max(0, int((at - now).total_seconds() * 1_000))

@@ -1,0 +1,196 @@
+"""What is known of one service: how much it bears, whether it is there, and figures. No I/O.
+
+The limit of requests in flight grows while answers come and falls when the service shows that it
+has too much: additive increase, multiplicative decrease, with a steep start like a TCP
+connection's. It is small after a start, so a service is not flooded when an application is restored.
+
+=========  ============================================================================
+service    limit
+=========  ============================================================================
+is up      adaptive, between 1 and the size of the pool
+asks for   0 until the time it has named (``Retry-After``), then half of what it was
+a pause
+is down    0 until the next probe, then 1; each probe that fails doubles the wait
+=========  ============================================================================
+
+Every change begins a new *round*. A sign of trouble from a request of an earlier round says nothing
+new: the requests that were in flight together fail together.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import Final
+
+LIMIT_START: Final = 8
+"""Requests in flight at first: what keeps one process of a service busy."""
+
+LIMIT_SLOW: Final = 16
+"""Time-outs do not take the limit below this: some functions of a service may just be slow."""
+
+PROBE_MS_MIN: Final = 100
+PROBE_MS_MAX: Final = 10_000
+"""A service that is down is looked for after 0.1 s, 0.2 s, ... and then every 10 s."""
+
+RETRY_AFTER_MS_MAX: Final = 600_000
+"""Of a pause that a service asks for: a wrong header must not stop it for a day."""
+
+REFUSED_DELAY_MS: Final = 100
+"""Before a batch is offered again that the service had no time for."""
+
+LATENCY_BUCKETS_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 60_000)
+"""Upper bounds; one bucket more counts what took longer."""
+
+
+@dataclass(slots=True)
+class Metrics:
+    """Figures since the worker's start."""
+
+    requests: int = 0
+    failures: int = 0
+    """Requests without a result, whoever is to blame."""
+    latency_sum_ms: float = 0.0
+    latency_buckets: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS_MS) + 1))
+
+    def answered(self, latency_ms: float) -> None:
+        """Count the time of one request."""
+        self.latency_sum_ms += latency_ms
+        self.latency_buckets[bisect_left(LATENCY_BUCKETS_MS, latency_ms)] += 1
+
+
+class EndpointState:
+    """How one worker sees one service. Times are milliseconds of any clock that only goes forward."""
+
+    __slots__ = (
+        "_limit",
+        "_limit_max",
+        "_not_before_ms",
+        "_round",
+        "_steep_until",
+        "_troubles",
+        "in_flight",
+        "is_down",
+        "last_error",
+        "metrics",
+        "name",
+    )
+
+    def __init__(self, name: str, limit_max: int) -> None:
+        """Args:
+        name: for people.
+        limit_max: requests in flight at most.
+        """
+        self.name = name
+        self._limit_max = max(1, limit_max)
+        self._limit: float = min(LIMIT_START, self._limit_max)
+        self._steep_until = self._limit_max
+        self._round = 0
+        self._troubles = 0
+        """Probes, or requests at a limit of 1, that failed in a row."""
+        self._not_before_ms = 0.0
+        self.is_down = False
+        self.in_flight = 0
+        self.last_error = ""
+        self.metrics = Metrics()
+
+    def limit(self, now_ms: float) -> int:
+        """Return how many requests may be in flight."""
+        if now_ms < self._not_before_ms:
+            return 0
+        return 1 if self.is_down else int(self._limit)
+
+    def pause_ends_ms(self, now_ms: float) -> float | None:
+        """Return when the limit rises from 0 by itself; None if it is not 0."""
+        return self._not_before_ms if now_ms < self._not_before_ms else None
+
+    def begun(self) -> int:
+        """A request begins; return the round it belongs to, for what is said of its end."""
+        self.in_flight += 1
+        self.metrics.requests += 1
+        return self._round
+
+    def succeeded(self, latency_ms: float) -> None:
+        """A request has its result."""
+        is_used = self.in_flight * 2 > self._limit
+        self.in_flight -= 1
+        self.metrics.answered(latency_ms)
+        self._is_there()
+        if is_used:
+            # One more per answer doubles the limit with every round trip, one more per limit's worth
+            # of answers adds one.
+            self._limit += 1 if self._limit < self._steep_until else 1 / self._limit
+            self._limit = min(self._limit, self._limit_max)
+
+    def answered_badly(self, latency_ms: float) -> None:
+        """A request was answered with something that is no result: the service is there all the same."""
+        self.in_flight -= 1
+        self.metrics.answered(latency_ms)
+        self.metrics.failures += 1
+        self._is_there()
+
+    def timed_out(self, begun_in: int, latency_ms: float) -> None:
+        """A request was not answered in time."""
+        self.in_flight -= 1
+        self.metrics.answered(latency_ms)
+        self.metrics.failures += 1
+        if begun_in == self._round:
+            self._slow_down(min(self._limit, LIMIT_SLOW))
+
+    def abandoned(self) -> None:
+        """A request ended without anybody caring how."""
+        self.in_flight -= 1
+
+    def refused(self, begun_in: int, now_ms: float, retry_after_ms: int | None, error: str) -> int:
+        """The service says that it has too much to do, or that one behind it is not there.
+
+        Returns:
+            Milliseconds after which the same batch may be offered again.
+        """
+        self.in_flight -= 1
+        self.metrics.failures += 1
+        self.last_error = error
+        if begun_in == self._round:
+            if self.is_down or self._limit < 2:
+                self._goes_down(now_ms)
+            else:
+                self._slow_down(1)
+            if retry_after_ms is not None:
+                pause_ms = min(retry_after_ms, RETRY_AFTER_MS_MAX)
+                self._not_before_ms = max(self._not_before_ms, now_ms + pause_ms)
+        return 0 if self.limit(now_ms) == 0 else REFUSED_DELAY_MS
+
+    def unreachable(self, begun_in: int, now_ms: float, error: str) -> int:
+        """No connection, or one that broke before there was an answer.
+
+        Returns:
+            Milliseconds after which the same batch may be offered again.
+        """
+        self.in_flight -= 1
+        self.metrics.failures += 1
+        self.last_error = error
+        if begun_in == self._round:
+            self._goes_down(now_ms)
+        return 0 if self.limit(now_ms) == 0 else REFUSED_DELAY_MS
+
+    def _is_there(self) -> None:
+        self._troubles = 0
+        if self.is_down:
+            self.is_down = False
+            self._round += 1
+            self._limit = min(LIMIT_START, self._limit_max)
+
+    def _slow_down(self, lowest: float) -> None:
+        self._round += 1
+        self._limit = max(lowest, self._limit / 2)
+        self._steep_until = int(self._limit)
+
+    def _goes_down(self, now_ms: float) -> None:
+        if not self.is_down:
+            self._steep_until = max(LIMIT_START, int(self._limit / 2))
+        self.is_down = True
+        self._round += 1
+        self._limit = 1
+        pause_ms = min(PROBE_MS_MAX, PROBE_MS_MIN << min(self._troubles, 20))
+        self._troubles += 1
+        self._not_before_ms = now_ms + pause_ms

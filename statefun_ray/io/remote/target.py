@@ -1,0 +1,92 @@
+"""Where a request goes: the URL of an endpoint, taken apart and checked. No I/O."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+from statefun_ray.module.model import AsyncTransport, Endpoint
+
+_ILLEGAL: Final = re.compile(r"[^!-~]|[{}\"<>\\^`|]")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+class BadUrl(Exception):
+    """The URL of an endpoint, with a function's name put in, is none."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(url, problem)
+        self.url, self.problem = url, problem
+
+    def __str__(self) -> str:
+        return f"endpoint URL {self.url!r} {self.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One URL of a service."""
+
+    url: str
+    """As in the module, with the function's name."""
+    scheme: str
+    """http or https."""
+    host: str
+    """Without brackets; ``localhost`` for a Unix socket."""
+    port: int
+    path: str
+    """With query and fragment, as it stands in the request line."""
+    socket: str = ""
+    """Path of a Unix socket, if it is reached by one."""
+
+    @property
+    def origin(self) -> str:
+        """What serves it, for people: requests of one origin share connections."""
+        if self.socket:
+            return f"{self.scheme}+unix://{self.socket}"
+        return f"{self.scheme}://{self.authority}"
+
+    @property
+    def authority(self) -> str:
+        """Value of the Host header: the port is left out if it is 80 or 443, as StateFun does."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port in (80, 443) else f"{host}:{self.port}"
+
+
+def target_of(endpoint: Endpoint, function_type: str) -> Target:
+    """Return where requests for a function go.
+
+    Raises:
+        BadUrl: the name makes it invalid, or its transport does not know the scheme.
+    """
+    url = endpoint.url_for(function_type)
+    illegal = _ILLEGAL.search(url)
+    if illegal is not None:
+        raise BadUrl(url, f"holds {illegal[0]!r}, which no URL may")
+    scheme, _, _ = url.partition("://")
+    if scheme in ("http+unix", "https+unix"):
+        if isinstance(endpoint.transport, AsyncTransport):
+            raise BadUrl(url, "is of a Unix socket, which takes transport io.statefun.transports.v1/okhttp")
+        return _unix_target(url, scheme.partition("+")[0])
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise BadUrl(url, f"is not valid: {error}") from None
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+        raise BadUrl(url, "must begin with http:// or https:// and a host")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    path += f"#{parts.fragment}" if parts.fragment else ""
+    return Target(url, parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme], path)
+
+
+def _unix_target(url: str, scheme: str) -> Target:
+    file, found, path = url.partition("://")[2].partition(".sock")
+    if not found or (path and not path.startswith("/")):
+        raise BadUrl(url, "must hold the path of a socket that ends in .sock, and perhaps a path after it")
+    # OkHttp, through which StateFun does this, takes the path for one segment: its slashes are
+    # percent-encoded on the wire, and no path at all is one slash. Services are written for that.
+    return Target(
+        url, scheme, "localhost", _DEFAULT_PORTS[scheme], "/" + quote(path or "/", safe=""), file + ".sock"
+    )

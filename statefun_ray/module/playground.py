@@ -1,0 +1,39 @@
+"""``io.statefun.playground.v1/ingress`` and ``/egress``: the playground's HTTP API.
+
+Their ids are fixed, so an application has one of each at most.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from statefun_ray.module.fields import Field
+from statefun_ray.module.model import (
+    PLAYGROUND_EGRESS,
+    PLAYGROUND_INGRESS,
+    PlaygroundEgress,
+    PlaygroundIngress,
+)
+from statefun_ray.module.parts import Parts
+
+_PORT: Final = "a port of 0 to 65535; 0 for any free one"
+_PORT_MAX: Final = 65_535
+_TOPICS: Final = "a list of names of topics"
+
+
+def read_playground_ingress(spec: Field, parts: Parts) -> None:
+    """Read one ``io.statefun.playground.v1/ingress``."""
+    section = spec.section("a mapping with port", ("port",))
+    parts.claim("ingress", PLAYGROUND_INGRESS, spec)
+    parts.playground_ingress = PlaygroundIngress(section.integer("port", 0, _PORT, least=0, most=_PORT_MAX))
+
+
+def read_playground_egress(spec: Field, parts: Parts) -> None:
+    """Read one ``io.statefun.playground.v1/egress``."""
+    section = spec.section("a mapping with topics and port", ("port", "topics"))
+    parts.claim("egress", PLAYGROUND_EGRESS, spec)
+    topics = [topic.text("the name of a topic") for topic in section.need("topics", _TOPICS).items(_TOPICS)]
+    parts.playground_egress = PlaygroundEgress(
+        topics=tuple(dict.fromkeys(topics)),
+        port=section.integer("port", 0, _PORT, least=0, most=_PORT_MAX),
+    )
