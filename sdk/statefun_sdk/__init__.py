@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from statefun_sdk.address import SdkAddress
 from statefun_sdk.context import Context
+from statefun_sdk.egress import kafka_egress_message, kinesis_egress_message
 from statefun_sdk.errors import (
     StateFunError,
     UndecodableValueError,
@@ -18,6 +19,7 @@ from statefun_sdk.errors import (
 )
 from statefun_sdk.functions import BoundFunction, StatefulFunctions
 from statefun_sdk.messages import EgressMessage, Message, egress_message_builder, message_builder
+from statefun_sdk.request_reply import MalformedRequestError, RequestReplyHandler
 from statefun_sdk.specs import ValueSpec
 from statefun_sdk.types import (
     BoolType,
@@ -37,6 +39,10 @@ from statefun_sdk.types import (
 )
 
 __all__ = [
+    "MalformedRequestError",
+    "RequestReplyHandler",
+    "kafka_egress_message",
+    "kinesis_egress_message",
     "BoolType",
     "BoundFunction",
     "Context",

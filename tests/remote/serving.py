@@ -1,0 +1,111 @@
+"""Services of functions for tests: real HTTP servers on threads of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from statefun_sdk import RequestReplyHandler, StatefulFunctions
+from statefun_sdk.asgi import AsgiApp, asgi_app
+from statefun_sdk.protocol import FromFunction, ToFunction
+
+OCTETS = "application/octet-stream"
+
+Answer = tuple[int, dict[str, str], bytes]
+Behaviour = Callable[[ToFunction, bytes], Awaitable[Answer | None]]
+"""What to answer to a request, decoded and as it came; None for what the functions say."""
+
+
+class Service:
+    """One service; it can be stopped and started again at the same port."""
+
+    def __init__(self, functions: StatefulFunctions) -> None:
+        self.handler = RequestReplyHandler(functions)
+        self.requests: list[ToFunction] = []
+        self.headers: list[dict[str, str]] = []
+        self.behaviour: Behaviour | None = None
+        self._plain: AsgiApp = asgi_app(self.handler)
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Listen, and return when it does."""
+        config = uvicorn.Config(
+            self._app, host="127.0.0.1", port=self.port, log_level="error", lifespan="off", interface="asgi3"
+        )
+        server = self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+        self._thread.start()
+        started = threading.Event()
+        while not server.started:
+            assert self._thread.is_alive(), "the service did not start"
+            started.wait(0.005)
+
+    def stop(self) -> None:
+        """Stop listening and cut what is open."""
+        assert self._server is not None
+        assert self._thread is not None
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join(10)
+
+    async def _app(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        body = b""
+        more = True
+        while more:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                return
+            body += event.get("body", b"")
+            more = event.get("more_body", False)
+        request = ToFunction.FromString(body)
+        self.requests.append(request)
+        self.headers.append({name.decode(): value.decode() for name, value in scope["headers"]})
+        answer = await self.behaviour(request, body) if self.behaviour is not None else None
+        if answer is None:
+            sent = False
+
+            async def replay() -> Any:
+                nonlocal sent
+                if sent:
+                    return {"type": "http.disconnect"}
+                sent = True
+                return {"type": "http.request", "body": body, "more_body": False}
+
+            await self._plain(scope, replay, send)
+            return
+        status, headers, content = answer
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+        await send({"type": "http.response.body", "body": content})
+
+
+@contextmanager
+def serving(functions: StatefulFunctions) -> Iterator[Service]:
+    """Run a service until the context ends."""
+    service = Service(functions)
+    service.start()
+    try:
+        yield service
+    finally:
+        service.stop()
+
+
+def result(answer: FromFunction) -> Answer:
+    """Return an answer as a service sends it."""
+    return 200, {"content-type": OCTETS}, answer.SerializeToString()
