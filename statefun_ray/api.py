@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from statefun_sdk.functions import StatefulFunctions
@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
 
 def run(
-    functions: StatefulFunctions | str,
+    functions: StatefulFunctions | str | None = None,
     *,
+    module: str | Sequence[str] = (),
     name: str | None = None,
     workers: int = 2,
     worker_cpus: float = 0.25,
     standbys: int | None = None,
-    http: str = "127.0.0.1:8080",
+    http: str | None = None,
     storage: str | None = None,
     log_dir: str | None = None,
     snapshot_interval: str | float = "1s",
@@ -34,14 +35,17 @@ def run(
     holds ``functions``, so call this under ``if __name__ == "__main__":``.
 
     Args:
-        functions: a global variable of a module, or its name as ``module:variable``.
+        functions: a global variable of a module, or its name as ``module:variable``; none for an
+            application whose functions are all in ``module``.
+        module: files in the format of StateFun's module.yaml: remote functions, Kafka, the playground.
         name: of the application, by default that of the module. With the same name and storage
             it goes on from its last snapshot, with any number of workers.
         workers: processes that share the functions' instances among them.
         worker_cpus: logical CPUs of Ray that each of them reserves, and each standby.
         standbys: processes that are started ahead, so that a recovery need not start any; by
             default as many as workers, because a recovery replaces them all.
-        http: ``HOST:PORT`` to take events at; port 0 is any free one.
+        http: ``HOST:PORT`` to take events at; port 0 is any free one. By default what ``module``
+            says, else 127.0.0.1:8080.
         storage: ``file://`` or ``s3://`` URI for snapshots; by default a folder in
             ``~/.statefun-ray``.
         log_dir: folder for accepted events, on the machine this runs on; likewise.
@@ -58,15 +62,20 @@ def run(
         UserError: an argument has to be changed.
         LaunchError: a port, CPUs, the storage or the cluster are not as they must be.
     """
-    from statefun_ray.cluster.planning import plan_deployment
+    from statefun_ray.cluster.deployment import HTTP_DEFAULT
+    from statefun_ray.cluster.planning import load_module, name_of_module, plan_deployment
+    from statefun_ray.module.model import NO_MODULE
 
+    files = [module] if isinstance(module, str) else list(module)
+    described = load_module(files) if files else NO_MODULE
     deployment = plan_deployment(
         functions,
-        name=name,
+        module=described,
+        name=name if name is not None or functions is not None or not files else name_of_module(files[0]),
         workers=workers,
         worker_cpus=worker_cpus,
         standbys=standbys,
-        http=http,
+        http=http or described.http_ingress or HTTP_DEFAULT,
         storage=storage,
         log_dir=log_dir,
         snapshot_interval=snapshot_interval,

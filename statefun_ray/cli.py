@@ -1,4 +1,4 @@
-"""The command line: ``statefun-ray run | stop | status | snapshots | verify | sql | simulate``.
+"""The command line: ``statefun-ray run | validate | stop | status | snapshots | verify | sql | simulate``.
 
 Exit codes: 0 done, 1 the surroundings do not allow it or something is wrong with what was looked
 at, 2 the command has to be written differently, 130 interrupted. What is expected to go wrong is
@@ -25,7 +25,19 @@ _WATCH_DEFAULT: Final = "1s"
 
 # What the extra [runtime] brings, by the names of the imports.
 _RUNTIME_MODULES: Final = frozenset(
-    {"aiohttp", "fastapi", "httptools", "msgspec", "pyarrow", "ray", "s3fs", "uvicorn", "uvloop", "xxhash"}
+    {
+        "aiohttp",
+        "fastapi",
+        "httptools",
+        "msgspec",
+        "pyarrow",
+        "ray",
+        "s3fs",
+        "uvicorn",
+        "uvloop",
+        "xxhash",
+        "yaml",
+    }
 )
 
 
@@ -87,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_run(commands)
+    _add_validate(commands)
     _add_stop(commands)
     _add_status(commands)
     _add_storage_commands(commands)
@@ -101,7 +114,19 @@ def _add_run(commands: Any) -> None:
         description="Run an application on Ray: on the cluster of the Ray job or of RAY_ADDRESS, else next to the "
         "head that 'ray start' left running here, else in a local Ray that ends with this command.",
     )
-    run.add_argument("target", metavar="TARGET", help="module:functions, for example my_app:functions")
+    run.add_argument(
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        help="module:functions, for example my_app:functions; not needed with --module",
+    )
+    run.add_argument(
+        "--module",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a module.yaml: remote functions, Kafka, the playground; may be repeated",
+    )
     run.add_argument("--name", help="of the application; that of the module unless given")
     run.add_argument("--workers", type=int, default=2, metavar="N", help="worker processes (default: 2)")
     run.add_argument(
@@ -119,7 +144,6 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument(
         "--http",
-        default="127.0.0.1:8080",
         metavar="HOST:PORT",
         help="where to take events; port 0 is any free one (default: 127.0.0.1:8080)",
     )
@@ -152,6 +176,17 @@ def _add_run(commands: Any) -> None:
         "--allow-open-cluster", action="store_true", help="run on several nodes without token authentication"
     )
     run.set_defaults(command=_run)
+
+
+def _add_validate(commands: Any) -> None:
+    validate = commands.add_parser(
+        "validate",
+        help="check module.yaml files without starting anything",
+        description="Check module.yaml files: every error and warning, as 'file:line: key: text'.",
+    )
+    validate.add_argument("files", metavar="FILE", nargs="+", help="files that form one application")
+    validate.add_argument("--json", action="store_true", help="a line of JSON for each problem")
+    validate.set_defaults(command=_validate)
 
 
 def _add_stop(commands: Any) -> None:
@@ -221,6 +256,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     api.run(
         arguments.target,
+        module=arguments.module,
         name=arguments.name,
         workers=arguments.workers,
         worker_cpus=arguments.worker_cpus,
@@ -235,6 +271,21 @@ def _run(arguments: argparse.Namespace) -> int:
         allow_open_cluster=arguments.allow_open_cluster,
     )
     return 0
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from statefun_ray.module.load import load
+
+    reading = load(arguments.files)
+    for problem in reading.problems:
+        if arguments.json:
+            _print_json(problem.as_json())
+        else:
+            print(problem)
+    if not arguments.json:
+        errors, warnings = len(reading.errors), len(reading.warnings)
+        print(f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}")
+    return 2 if reading.errors else 0
 
 
 def _stop(arguments: argparse.Namespace) -> int:

@@ -53,6 +53,17 @@ class BadSetting(UserError):
         return f"{self.setting} is {self.found!r}; expected {self.expected}"
 
 
+class BadModule(UserError):
+    """A module.yaml cannot be used; one line for each error in it."""
+
+    def __init__(self, errors: tuple[str, ...]) -> None:
+        super().__init__(errors)
+        self.errors = errors
+
+    def __str__(self) -> str:
+        return "the module cannot be used\n" + "\n".join(self.errors)
+
+
 class LaunchError(StateFunError):
     """The command is right, but its surroundings do not allow it now."""
 

@@ -5,8 +5,10 @@ Needs no ray, so a wrong command is answered at once.
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from statefun_ray.cluster import registry
@@ -25,7 +27,7 @@ from statefun_ray.cluster.deployment import (
     name_for,
     parse_http,
 )
-from statefun_ray.cluster.errors import BadSetting
+from statefun_ray.cluster.errors import BadModule, BadSetting
 from statefun_ray.cluster.target import (
     AppSource,
     check_not_importing,
@@ -34,6 +36,7 @@ from statefun_ray.cluster.target import (
     source_of_targets,
 )
 from statefun_ray.durations import parse_duration_ms
+from statefun_ray.module.load import load
 from statefun_ray.module.model import NO_MODULE, Module
 from statefun_sdk.functions import StatefulFunctions
 
@@ -62,6 +65,8 @@ def plan_deployment(
     check_not_importing()
     module = module or NO_MODULE
     source = _source_of(functions, module)
+    if not source.targets and not module.endpoints:
+        raise BadSetting("run", "nothing to run", "module:functions, or --module FILE with functions in it")
     _check_clients(module)
     name = checked_name(name if name is not None else name_for(source))
     host, port = parse_http(http)
@@ -113,6 +118,26 @@ def _source_of(functions: StatefulFunctions | str | None, module: Module) -> App
         )
     _check_served_once(functions.functions, module)
     return source_of_functions(functions)
+
+
+def load_module(files: Sequence[str]) -> Module:
+    """Return the application that module.yaml files describe; warnings go to standard error.
+
+    Raises:
+        BadModule: they cannot be used.
+    """
+    reading = load(files)
+    if reading.module is None:
+        raise BadModule(tuple(str(problem) for problem in reading.errors))
+    for warning in reading.warnings:
+        print(warning, file=sys.stderr)
+    return reading.module
+
+
+def name_of_module(file: str) -> str:
+    """Return the name of an application that is only a module.yaml: that of its folder."""
+    folder = Path(file.removeprefix("file://").removeprefix("file:")).absolute().parent.name
+    return re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:48].strip("-") or "app"
 
 
 def _check_clients(module: Module) -> None:
