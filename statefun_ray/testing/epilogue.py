@@ -146,8 +146,9 @@ def _damage(simulation: Simulation, files: SimulatedFiles) -> str:
     elif damage == "of another version":
         files.replace(name, _of_another_version(data))
     elif damage == "a record short":
-        records = _records(data)
-        start, end = rng.choice(records) if records else (len(data) - 1, len(data))
+        records = _records(data) or [(len(data) - 1, len(data))]
+        # Without the last one a segment reads well: only its successor knows better.
+        start, end = rng.choice([records[-1], rng.choice(records)])
         files.replace(name, data[:start] + data[end:])
     else:
         files.remove(name)

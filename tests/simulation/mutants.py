@@ -114,7 +114,7 @@ MUTANTS = [
         "positions-captured-late",
         WORKER,
         "self._effects.append(Tell(snapshot.ack))",
-        "self._effects.append(Tell(msgspec.structs.replace(snapshot.ack, positions=self._all_positions())))",
+        "self._effects.append(Tell(msgspec.structs.replace(snapshot.ack, positions=self._feeds.positions())))",
         "events taken after the cut are not read again",
     ),
     Mutant(

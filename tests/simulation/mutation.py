@@ -124,7 +124,12 @@ def hunt(mutant: Mutant | None, seeds: int = SEEDS_MAX) -> Verdict:
             tried += 1
             found = Simulation(seed).run()
             problem = found[0] if found else ""
+    except NameError as error:
+        # It would "be found" for its own mistake, whatever the simulator does.
+        raise ValueError(f"mutant {name} is no program: {error}") from error
     except BaseException as error:  # noqa: BLE001 - whatever the mutant leads to counts as found
+        if isinstance(error, AttributeError) and error.obj is not None:
+            raise ValueError(f"mutant {name} is no program: {error}") from error
         where = traceback.extract_tb(error.__traceback__)[-1]
         problem = f"{type(error).__name__}: {error} ({where.filename.rpartition('/')[2]}:{where.lineno})"
     seconds = time.monotonic() - began_s
