@@ -112,4 +112,4 @@ class Producer:
             ingress.accept(events, self.name, sequence, answered, replied if request.wants_reply else None)
 
         world.after(world.rng.uniform(0.1, 4), ingress, deliver)
-        world.after(world.rng.uniform(20, 90), None, lambda: self._send(sequence))
+        world.after(world.rng.uniform(*simulation.patience_ms), None, lambda: self._send(sequence))

@@ -77,6 +77,8 @@ class Simulation:
         self.turn_limits = self.rng.choice([(1, 4, 64, 64), (1,)])
         """Messages per turn: a slow worker has a long mailbox when it cuts."""
         self.outstanding = self.rng.choice([1, 3, 8])
+        self.patience_ms = self.rng.choice([(20, 90), (20, 90), (2, 9)])
+        """After which a producer repeats a request; some do while the first is being written."""
         self.store = SimulatedStore(self.world, self.faults, self._rival_claims)
         self.sink = SimulatedSink()
         self.files = SimulatedFiles(self.world, self.faults)
