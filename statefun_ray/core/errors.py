@@ -31,3 +31,17 @@ class TooManyStates(UserCodeError):
 
     def __str__(self) -> str:
         return f"{self.function_type} declares {self.count} states, more than {self.count_max}"
+
+
+class StateNameTaken(UserCodeError):
+    """Two functions' states would be stored in one table."""
+
+    def __init__(self, function_type: str, state: str, table: str) -> None:
+        super().__init__(function_type, state, table)
+        self.function_type, self.state, self.table = function_type, state, table
+
+    def __str__(self) -> str:
+        return (
+            f"state {self.state!r} of {self.function_type} would be stored as {self.table}, as is a state of "
+            "another function; rename one of them, without a dot"
+        )

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from statefun_checkpoints.model import FunctionSpec, StateSpec, state_table
-from statefun_ray.core.errors import StateTypeChanged, TooManyStates
+from statefun_ray.core.errors import StateNameTaken, StateTypeChanged, TooManyStates
 from statefun_ray.core.state import KeyedStore, Table
 
 STATES_MAX: Final = 1_000
@@ -28,6 +28,9 @@ class RemoteStates:
         """By function type and state: registered, or else as the restored snapshot has it."""
         self._bound: dict[str, tuple[list[Table], list[Table]]] = {}
         """By function type: tables of its registered states, and those that an invocation refreshes."""
+        self._owners: dict[str, str] = {}
+        """Name of a table -> function type that registered it: ``a/b.c`` with state ``d`` has the table
+        of ``a/b`` with state ``c.d``."""
 
     def recorded(self, saved: Mapping[str, FunctionSpec], embedded: Mapping[str, FunctionSpec]) -> None:
         """Remember what a snapshot says about the states of functions that are not embedded (any more)."""
@@ -47,6 +50,7 @@ class RemoteStates:
 
         Raises:
             StateTypeChanged: a state is known, or has values, with another type.
+            StateNameTaken: another function has a state whose table has the same name.
             TooManyStates: more than ``STATES_MAX``.
         """
         tables, refreshed = self._bound[function_type]
@@ -54,6 +58,10 @@ class RemoteStates:
         fresh: dict[str, StateSpec] = {}
         for name, spec in specs.items():
             table_name = state_table(function_type, name)
+            if self._owners.get(table_name, function_type) != function_type or any(
+                not table.is_dynamic for table in self._store.tables_named(table_name)
+            ):
+                raise StateNameTaken(function_type, name, table_name)
             stored = self._stored_type(function_type, name, spec.type, registered.get(table_name))
             if stored is not None:
                 raise StateTypeChanged(function_type, name, stored, spec.type)
@@ -68,6 +76,7 @@ class RemoteStates:
             if table.on_call:
                 refreshed.append(table)
             self._specs[function_type][name] = spec
+            self._owners[table.name] = function_type
         return bool(fresh)
 
     def _stored_type(

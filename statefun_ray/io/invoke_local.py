@@ -52,19 +52,23 @@ class FailureLog:
         self._logged_at: dict[str, float] = {}
         self._left_out: dict[str, int] = {}
 
-    def report(self, typename: str, id: str, error: BaseException) -> None:
-        """Note one failed invocation; the address will try again."""
+    def report(self, typename: str, id: str, error: BaseException, *, traceback: bool = True) -> None:
+        """Note one failed invocation; the address will try again.
+
+        Without ``traceback`` the error's text says it all: it was not raised by code of the user's here.
+        """
         now_s = time.monotonic()
         if now_s - self._logged_at.get(typename, -FAILURE_LOG_S) < FAILURE_LOG_S:
             self._left_out[typename] = self._left_out.get(typename, 0) + 1
             return
         self._logged_at[typename] = now_s
         logger.warning(
-            "function failed and will be tried again address=%s/%s unlogged=%d",
+            "function failed and will be tried again address=%s/%s cause=%s unlogged=%d",
             typename,
             id,
+            f"{type(error).__name__}: {error}",
             self._left_out.pop(typename, 0),
-            exc_info=error,
+            exc_info=error if traceback else None,
         )
 
 

@@ -368,6 +368,7 @@ class WorkerLoop:
             self._guarded(lambda core: core.invocation_postponed(effect.invocation_id, delay_ms, wall_ms()))
             return
         except (RemoteError, UserCodeError) as refused:
+            self._failures.report(effect.function_type, effect.id, refused, traceback=False)
             error = str(refused)
         except asyncio.CancelledError as cancelled:
             if not self._is_open:

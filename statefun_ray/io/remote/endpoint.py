@@ -112,7 +112,7 @@ class EndpointState:
 
     def succeeded(self, latency_ms: float) -> None:
         """A request has its result."""
-        is_used = self.in_flight * 2 > self._limit
+        is_used = not self.is_down and self.in_flight * 2 > self._limit
         self.in_flight -= 1
         self.metrics.answered(latency_ms)
         self._is_there()

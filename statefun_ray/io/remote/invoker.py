@@ -9,6 +9,7 @@ along.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,13 @@ from statefun_ray.core.invoker import InvocationEffects, LaneSpec
 from statefun_ray.core.state import Table
 from statefun_ray.io.remote.client import OKHTTP_CONNECTIONS, AiohttpClient, Client
 from statefun_ray.io.remote.codec import Egresses, RequestEncoder, decode_answer
-from statefun_ray.io.remote.endpoint import LIMIT_START, EndpointState, Metrics
+from statefun_ray.io.remote.endpoint import EndpointState, Metrics
 from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, InvocationPostponed, ServiceUnavailable
 from statefun_ray.io.remote.target import BadUrl, Target, target_of
 from statefun_ray.io.remote.thin_client import ThinClient
-from statefun_ray.module.model import AsyncTransport, Endpoint, Module
+from statefun_ray.module.model import FUNCTION_NAME, AsyncTransport, Endpoint, Module, Transport
+
+logger = logging.getLogger(__name__)
 
 ROUNDS_MAX: Final = 4
 """Requests for one batch: each further one must have brought a state that was not known."""
@@ -58,21 +61,22 @@ class _Function:
 
 
 class _Endpoint:
-    """One service: its client, and what is known of it."""
+    """One service: how to reach it, and what is known of it."""
 
-    def __init__(self, spec: Endpoint) -> None:
-        self.spec = spec
-        transport = spec.transport
-        is_plain = isinstance(transport, AsyncTransport) and spec.url_template.startswith("http://")
-        self.client: Client = (
-            ThinClient(transport)
-            if isinstance(transport, AsyncTransport) and is_plain
-            else AiohttpClient(transport)
-        )
+    def __init__(self, name: str, transport: Transport, client: Client) -> None:
+        self.name = name
+        self.client = client
         connections = transport.pool_size if isinstance(transport, AsyncTransport) else OKHTTP_CONNECTIONS
-        self.state = EndpointState(spec.functions, connections)
-        self.told: tuple[int, bool] = (LIMIT_START, False)
+        self.state = EndpointState(name, connections)
+        self.told: tuple[int, bool] = (self.state.limit(0), False)
         self.timer: asyncio.TimerHandle | None = None
+
+
+def _client(spec: Endpoint) -> Client:
+    transport = spec.transport
+    if isinstance(transport, AsyncTransport) and spec.url_template.startswith("http://"):
+        return ThinClient(transport)
+    return AiohttpClient(transport)
 
 
 class RemoteInvoker:
@@ -88,9 +92,9 @@ class RemoteInvoker:
         """
         self._module = module
         self._egresses = egresses
+        self._clients = {endpoint.functions: _client(endpoint) for endpoint in module.endpoints}
         self._endpoints: dict[str, _Endpoint] = {}
-        for endpoint in module.endpoints:
-            self._endpoints[endpoint.functions] = _Endpoint(endpoint)
+        """By lane."""
         self._functions: dict[str, _Function] = {}
         self._core: Core | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -101,11 +105,21 @@ class RemoteInvoker:
 
     def lane_of(self, function_type: str) -> LaneSpec | None:
         """Say who serves a function; see ``core.invoker.Invoker``."""
-        endpoint = self._module.endpoint_of(function_type)
-        if endpoint is None:
+        spec = self._module.endpoint_of(function_type)
+        if spec is None:
             return None
-        limit = self._endpoints[endpoint.functions].state.limit(_now_ms())
-        return LaneSpec(endpoint.functions, limit, endpoint.max_batch_requests)
+        endpoint = self._endpoint(spec, function_type)
+        return LaneSpec(endpoint.name, endpoint.told[0], spec.max_batch_requests)
+
+    def _endpoint(self, spec: Endpoint, function_type: str) -> _Endpoint:
+        # Where the host depends on the function, each function has a service of its own.
+        host = spec.url_template.partition("://")[2].partition("/")[0]
+        name = f"{spec.functions} ({function_type})" if FUNCTION_NAME in host else spec.functions
+        endpoint = self._endpoints.get(name)
+        if endpoint is None:
+            endpoint = _Endpoint(name, spec.transport, self._clients[spec.functions])
+            self._endpoints[name] = endpoint
+        return endpoint
 
     def bind(self, function_type: str, tables: Sequence[Table]) -> None:
         """Connect a function with its tables, none yet; see ``core.invoker.Invoker``."""
@@ -117,7 +131,7 @@ class RemoteInvoker:
         except BadUrl as error:
             target = error  # of this name only: said to every batch, as nothing else can be done with it
         self._functions[function_type] = _Function(
-            self._endpoints[spec.functions],
+            self._endpoint(spec, function_type),
             target,
             tables,
             RequestEncoder(function_type),
@@ -185,8 +199,14 @@ class RemoteInvoker:
         now_ms = _now_ms()
         limit = endpoint.state.limit(now_ms), endpoint.state.is_down
         if limit != endpoint.told and self._core is not None:
+            if limit[1] and not endpoint.told[1]:
+                logger.warning(
+                    "endpoint is down endpoint=%s cause=%s", endpoint.name, endpoint.state.last_error
+                )
+            elif endpoint.told[1] and not limit[1]:
+                logger.info("endpoint is up again endpoint=%s", endpoint.name)
             endpoint.told = limit
-            self._core.move_lane(endpoint.spec.functions, limit[0], is_down=limit[1])
+            self._core.move_lane(endpoint.name, limit[0], is_down=limit[1])
         ends_ms = endpoint.state.pause_ends_ms(now_ms)
         if ends_ms is not None and endpoint.timer is None:
             loop = asyncio.get_running_loop()
@@ -200,13 +220,13 @@ class RemoteInvoker:
     def trouble(self) -> str:
         """Which services do not answer right now, for people. Any thread may ask."""
         return "; ".join(
-            f"endpoint {endpoint.spec.functions}: {endpoint.state.last_error}"
-            for endpoint in self._endpoints.values()
+            f"endpoint {endpoint.name} is down: {endpoint.state.last_error}"
+            for endpoint in list(self._endpoints.values())
             if endpoint.state.is_down
         )
 
     def metrics(self) -> dict[str, tuple[int, Metrics]]:
-        """Return requests in flight and figures of each endpoint, by its functions."""
+        """Return requests in flight and figures of each service, by its lane."""
         return {
             name: (endpoint.state.in_flight, endpoint.state.metrics)
             for name, endpoint in self._endpoints.items()
@@ -217,8 +237,9 @@ class RemoteInvoker:
         for endpoint in self._endpoints.values():
             if endpoint.timer is not None:
                 endpoint.timer.cancel()
+        for client in self._clients.values():
             try:
-                task = asyncio.get_running_loop().create_task(endpoint.client.close())
+                task = asyncio.get_running_loop().create_task(client.close())
             except RuntimeError:
                 return  # the loop has ended, and with it every connection
             self._closing.add(task)

@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import cast
+from typing import Final, cast
 
 import httptools
 
@@ -21,6 +21,9 @@ from statefun_ray.io.remote.codec import CONTENT_TYPE
 from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, ServiceUnavailable
 from statefun_ray.io.remote.target import Target
 from statefun_ray.module.model import AsyncTransport
+
+HEAD_BYTES_MAX: Final = 65_536
+"""Of an answer; the parser itself would take any number."""
 
 
 class _Broken(Exception):
@@ -162,6 +165,8 @@ class _Connection(asyncio.Protocol):
         self._size = 0
         self._has_begun = False
         self._has_end = False
+        self._has_head = False
+        self._head_size = 0
         self.is_open = False
         self.is_reusable = False
         self.fresh_until_s = 0.0
@@ -179,7 +184,8 @@ class _Connection(asyncio.Protocol):
             return answered
         self._chunks = []
         self._size = 0
-        self._has_begun = self._has_end = False
+        self._has_begun = self._has_end = self._has_head = False
+        self._head_size = 0
         self.status = 0
         self.content_type = self.retry_after = self.encoding = ""
         if len(body) < 65_536:
@@ -221,6 +227,12 @@ class _Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._fail(_NotHttp(f"no answer that is HTTP: {error}"))
             self.abort()
+            return
+        if not self._has_head:
+            self._head_size += len(data)
+            if self._head_size > HEAD_BYTES_MAX:
+                self._fail(_NotHttp(f"the head of its answer is longer than {HEAD_BYTES_MAX} bytes"))
+                self.abort()
 
     def eof_received(self) -> None:
         # Without a length or chunks, the end of the connection is the end of the answer.
@@ -256,6 +268,7 @@ class _Connection(asyncio.Protocol):
             self._has_end = True  # told by the answer itself, not by the end of the connection
 
     def on_headers_complete(self) -> None:
+        self._has_head = True
         self.status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:

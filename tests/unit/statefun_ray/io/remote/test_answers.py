@@ -1,0 +1,68 @@
+"""What the head of a response says."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from statefun_ray.io.remote.answers import check_head, retry_after_ms
+from statefun_ray.io.remote.errors import BadAnswer, ServiceUnavailable
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+OCTETS = "application/octet-stream"
+
+
+def check(status: int, content_type: str = OCTETS, retry_after: str = "", *, strict: bool = False) -> None:
+    check_head("http://a/b", status, content_type, retry_after, is_case_sensitive=strict, now=NOW)
+
+
+@pytest.mark.parametrize("status", [200, 201, 299])
+def test_successes(status: int) -> None:
+    check(status)
+    check(status, "Application/Octet-Stream")
+    check(status, f"text/plain, {OCTETS}")
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", f"{OCTETS}; charset=utf-8"])
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_success_without_the_right_content_type_is_none(content_type: str, strict: bool) -> None:
+    with pytest.raises(BadAnswer, match="content type"):
+        check(200, content_type, strict=strict)
+
+
+def test_case_counts_for_okhttp() -> None:
+    with pytest.raises(BadAnswer):
+        check(200, "Application/Octet-Stream", strict=True)
+
+
+@pytest.mark.parametrize("status", [100, 301, 400, 404, 408, 500, 501])
+def test_other_statuses_are_answers(status: int) -> None:
+    with pytest.raises(BadAnswer, match=f"http://a/b answered {status}"):
+        check(status)
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_statuses_of_the_service_itself(status: int) -> None:
+    with pytest.raises(ServiceUnavailable) as unavailable:
+        check(status, retry_after="3")
+    assert unavailable.value.answered
+    assert unavailable.value.retry_after_ms == 3_000
+
+
+@pytest.mark.parametrize(
+    ("header", "ms"),
+    [
+        ("", None),
+        ("0", 0),
+        (" 12 ", 12_000),
+        ("-1", None),
+        ("soon", None),
+        ("Thu, 01 Jan 2026 00:00:02 GMT", 2_000),
+        ("Wed, 31 Dec 2025 00:00:00 GMT", 0),
+        ("9" * 40, 999_999_999_000),
+        ("\u0663", None),
+    ],
+)
+def test_retry_after(header: str, ms: int | None) -> None:
+    assert retry_after_ms(header, NOW) == ms

@@ -1,0 +1,221 @@
+"""Requests and answers of remote functions, byte for byte and message for message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statefun_checkpoints.model import StateSpec
+from statefun_ray.core.state import Table
+from statefun_ray.io.remote.codec import DURATION_MS_MAX, UNSET_TYPE, RequestEncoder, decode_answer
+from statefun_ray.io.remote.errors import BadAnswer
+from statefun_sdk.protocol import FromFunction, ToFunction
+
+INT = "io.statefun.types/int"
+KAFKA = "type.googleapis.com/io.statefun.sdk.egress.KafkaProducerRecord"
+TABLES = [Table("ns/f.count", INT), Table("ns/f.odd.name", UNSET_TYPE)]
+EGRESSES = {"out/kafka": KAFKA, "out/file": None}
+
+
+def built(id: str, states: list[Any], messages: list[Any]) -> ToFunction:
+    """Return the request as protobuf's own classes make it."""
+    request = ToFunction()
+    batch = request.invocation
+    batch.target.namespace, batch.target.type, batch.target.id = "ns", "f", id
+    for name, typename, value in states:
+        state = ToFunction.PersistedValue(state_name=name)
+        if value is not None:
+            state.state_value.typename, state.state_value.has_value, state.state_value.value = (
+                typename,
+                True,
+                value,
+            )
+        batch.state.append(state)
+    for _, _, caller_type, caller_id, value_type, value in messages:
+        invocation = ToFunction.Invocation()
+        if caller_type:
+            namespace, _, name = caller_type.partition("/")
+            invocation.caller.namespace, invocation.caller.type = namespace, name
+            invocation.caller.id = caller_id
+        invocation.argument.typename = value_type
+        if value is not None:
+            invocation.argument.has_value, invocation.argument.value = True, value
+        batch.invocations.append(invocation)
+    return request
+
+
+texts = st.text(max_size=20)
+values = st.none() | st.binary(max_size=40) | st.sampled_from([b"x" * 200, b"y" * 20_000])
+messages = st.tuples(
+    st.just("ns/f"),
+    st.just("1"),
+    st.sampled_from(["", "a/b", "ns/f"]),
+    texts,
+    st.sampled_from(["", INT]),
+    values,
+)
+
+
+@given(texts, st.lists(st.tuples(texts, texts, values), max_size=4), st.lists(messages, max_size=5))
+def test_requests_are_what_protobuf_makes(id: str, states: list[Any], batch: list[Any]) -> None:
+    encoder = RequestEncoder("ns/f")
+    expected = built(id, states, batch)
+    for _ in range(2):  # the second time from its pieces
+        encoded = encoder.encode(id, states, batch)
+        assert encoded == expected.SerializeToString()
+        assert ToFunction.FromString(encoded) == expected
+
+
+def decoded(answer: FromFunction) -> Any:
+    return decode_answer(answer.SerializeToString(), "ns/f", TABLES, EGRESSES)
+
+
+def result() -> tuple[FromFunction, FromFunction.InvocationResponse]:
+    answer = FromFunction()
+    answer.invocation_result.SetInParent()
+    return answer, answer.invocation_result
+
+
+@pytest.mark.parametrize("body", [b"", b"\xa2\x06\x00", b"\xfa\x3f\x03abc"])
+def test_no_bytes_an_empty_result_and_unknown_fields_are_successes(body: bytes) -> None:
+    assert decode_answer(body, "ns/f", TABLES, EGRESSES) is None
+
+
+def test_effects_of_every_kind() -> None:
+    answer, response = result()
+    sent = response.outgoing_messages.add()
+    sent.target.namespace, sent.target.type, sent.target.id = "a", "b", "1"
+    sent.argument.typename, sent.argument.has_value, sent.argument.value = INT, True, b"v"
+    empty = response.outgoing_messages.add()
+    empty.target.namespace, empty.target.type = "a", "b"
+    empty.argument.typename = INT
+    later = response.delayed_invocations.add()
+    later.delay_in_ms, later.cancellation_token = 5, "t"
+    later.target.namespace, later.target.type, later.target.id = "a", "b", "2"
+    later.argument.typename, later.argument.has_value = INT, True
+    cancelled = response.delayed_invocations.add()
+    cancelled.is_cancellation_request, cancelled.cancellation_token = True, "t"
+    out = response.outgoing_egresses.add()
+    out.egress_namespace, out.egress_type = "out", "kafka"
+    out.argument.typename, out.argument.has_value, out.argument.value = KAFKA, True, b"record"
+    changed = response.state_mutations.add()
+    changed.mutation_type = FromFunction.PersistedValueMutation.MODIFY
+    changed.state_name = "count"
+    changed.state_value.typename, changed.state_value.has_value, changed.state_value.value = INT, True, b"7"
+    response.state_mutations.add().state_name = "odd.name"
+
+    assert decoded(answer) == (
+        {0: b"7", 1: None},
+        [("a/b", "1", INT, b"v"), ("a/b", "", INT, None)],
+        [("send", 5, "t", "a/b", "2", INT, b""), ("cancel", "t")],
+        [("out/kafka", KAFKA, b"record")],
+    )
+
+
+def test_missing_states_with_their_expirations() -> None:
+    answer = FromFunction()
+    missing = answer.incomplete_invocation_context.missing_values
+    missing.add(state_name="plain", type_typename=INT)
+    missing.add(state_name="untyped").expiration_spec.SetInParent()
+    written = missing.add(state_name="written", type_typename=INT).expiration_spec
+    written.mode, written.expire_after_millis = FromFunction.ExpirationSpec.AFTER_WRITE, 5
+    called = missing.add(state_name="called", type_typename=INT).expiration_spec
+    called.mode, called.expire_after_millis = FromFunction.ExpirationSpec.AFTER_INVOKE, 2**62
+
+    assert decoded(answer) == {
+        "plain": StateSpec(type=INT),
+        "untyped": StateSpec(type=UNSET_TYPE),
+        "written": StateSpec(type=INT, expire="after_write", expire_ms=5),
+        "called": StateSpec(type=INT, expire="after_call", expire_ms=DURATION_MS_MAX),
+    }
+
+
+def test_a_mode_of_expiration_that_we_do_not_know_counts_as_none() -> None:
+    body = bytes.fromhex("aa060c 0a0a 0a0173 1205 0809 1082 01".replace(" ", ""))
+    parsed = FromFunction.FromString(body)
+    assert parsed.incomplete_invocation_context.missing_values[0].expiration_spec.mode == 9
+    assert decode_answer(body, "ns/f", TABLES, EGRESSES) == {"s": StateSpec(type=UNSET_TYPE)}
+
+
+def _unknown_state(response: Any) -> None:
+    response.state_mutations.add().state_name = "other"
+
+
+def _wrong_type(response: Any) -> None:
+    response.state_mutations.add(state_name="count", mutation_type=1).state_value.typename = "a/b"
+
+
+def _unknown_mutation(response: Any) -> None:
+    response.state_mutations.add(state_name="count").mutation_type = 7
+
+
+def _no_target(response: Any) -> None:
+    response.outgoing_messages.add()
+
+
+def _slash_in_target(response: Any) -> None:
+    target = response.outgoing_messages.add().target
+    target.namespace, target.type = "a/b", "c"
+
+
+def _negative_delay(response: Any) -> None:
+    response.delayed_invocations.add().delay_in_ms = -1
+
+
+def _delayed_without_target(response: Any) -> None:
+    response.delayed_invocations.add().delay_in_ms = 1
+
+
+def _cancellation_without_token(response: Any) -> None:
+    response.delayed_invocations.add().is_cancellation_request = True
+
+
+def _unknown_egress(response: Any) -> None:
+    out = response.outgoing_egresses.add()
+    out.egress_namespace, out.egress_type = "out", "else"
+
+
+def _wrong_record(response: Any) -> None:
+    out = response.outgoing_egresses.add()
+    out.egress_namespace, out.egress_type = "out", "kafka"
+    out.argument.typename, out.argument.has_value = INT, True
+
+
+@pytest.mark.parametrize(
+    ("ask", "text"),
+    [
+        (_unknown_state, "changes state 'other', which it has not declared; declared: count, odd.name"),
+        (_wrong_type, "type 'a/b' into state 'count', which is io.statefun.types/int"),
+        (_unknown_mutation, "mutation of kind 7"),
+        (_no_target, "a message to a target with namespace '' and type ''"),
+        (_slash_in_target, "namespace 'a/b' and type 'c'"),
+        (_negative_delay, "a message after -1 ms"),
+        (_delayed_without_target, "a delayed message to a target"),
+        (_cancellation_without_token, "no token"),
+        (_unknown_egress, "egress out/else, which is not configured; configured: out/file, out/kafka"),
+        (_wrong_record, "'io.statefun.types/int' to egress out/kafka, which takes"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(ask: Any, text: str) -> None:
+    answer, response = result()
+    ask(response)
+    with pytest.raises(BadAnswer) as refused:
+        decoded(answer)
+    assert text in str(refused.value)
+    assert "ns/f" in str(refused.value)
+
+
+def test_an_expiration_of_nothing_is_refused() -> None:
+    answer = FromFunction()
+    spec = answer.incomplete_invocation_context.missing_values.add(state_name="s").expiration_spec
+    spec.mode = FromFunction.ExpirationSpec.AFTER_WRITE
+    with pytest.raises(BadAnswer, match="expire after 0 ms"):
+        decoded(answer)
+
+
+def test_bytes_that_are_nothing() -> None:
+    with pytest.raises(BadAnswer, match="3 bytes that are no FromFunction"):
+        decode_answer(b"\xff\xff\xff", "ns/f", TABLES, EGRESSES)

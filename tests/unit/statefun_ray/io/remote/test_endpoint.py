@@ -1,0 +1,165 @@
+"""What a service bears: a limit that grows, falls, pauses and probes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from statefun_ray.io.remote.endpoint import (
+    LIMIT_SLOW,
+    LIMIT_START,
+    PROBE_MS_MAX,
+    PROBE_MS_MIN,
+    REFUSED_DELAY_MS,
+    RETRY_AFTER_MS_MAX,
+    EndpointState,
+)
+
+
+def grown(limit_max: int = 1_024, to: int = 64) -> EndpointState:
+    state = EndpointState("service", limit_max)
+    while state.limit(0) < to:
+        answer_all(state)
+    return state
+
+
+def answer_all(state: EndpointState, now_ms: float = 0) -> None:
+    """Let a full load of requests succeed."""
+    count = state.limit(now_ms)
+    for _ in range(count):
+        state.begun()
+    for _ in range(count):
+        state.succeeded(1)
+
+
+def test_it_starts_small_and_grows_steeply_up_to_the_pool() -> None:
+    state = EndpointState("service", 50)
+    limits = []
+    for _ in range(8):
+        limits.append(state.limit(0))
+        answer_all(state)
+    assert limits[0] == LIMIT_START
+    assert all(1.3 < later / earlier <= 2 for earlier, later in pairwise(limits[:4]))
+    assert state.limit(0) == 50
+
+
+def test_a_limit_that_is_not_used_does_not_grow() -> None:
+    state = EndpointState("service", 50)
+    for _ in range(100):
+        state.begun()
+        state.succeeded(1)
+    assert state.limit(0) == LIMIT_START
+
+
+def test_a_refusal_halves_the_limit_once_per_round_and_from_there_it_grows_slowly() -> None:
+    state = grown(to=64)
+    before = state.limit(0)
+    rounds = [state.begun() for _ in range(10)]
+    delays = [state.refused(each, 0, None, "503") for each in rounds]
+
+    assert delays == [REFUSED_DELAY_MS] * 10
+    assert state.limit(0) == before // 2
+    assert not state.is_down
+    answer_all(state)
+    assert state.limit(0) <= before // 2 + 1
+
+
+def test_retry_after_pauses_the_service() -> None:
+    state = grown()
+    assert state.refused(state.begun(), 1_000, 5_000, "503") == 0, "the lane waits, so the batch need not"
+
+    assert state.limit(5_999) == 0
+    assert state.pause_ends_ms(1_000) == 6_000
+    assert state.limit(6_000) > 0
+    assert state.pause_ends_ms(6_000) is None
+
+
+def test_no_service_may_ask_for_a_pause_of_a_day() -> None:
+    state = grown()
+    state.refused(state.begun(), 0, 86_400_000, "503")
+    assert state.pause_ends_ms(0) == RETRY_AFTER_MS_MAX
+
+
+def test_a_service_that_is_gone_is_probed_ever_more_rarely() -> None:
+    state = grown()
+    waits = []
+    now_ms = 0.0
+    for _ in range(12):
+        state.unreachable(state.begun(), now_ms, "refused")
+        assert state.is_down
+        assert state.limit(now_ms) == 0
+        ends_ms = state.pause_ends_ms(now_ms)
+        assert ends_ms is not None
+        waits.append(ends_ms - now_ms)
+        now_ms = ends_ms
+        assert state.limit(now_ms) == 1
+    assert waits[:3] == [PROBE_MS_MIN, 2 * PROBE_MS_MIN, 4 * PROBE_MS_MIN]
+    assert waits[-1] == PROBE_MS_MAX
+
+
+def test_requests_that_fail_together_are_one_sign() -> None:
+    state = grown()
+    rounds = [state.begun() for _ in range(20)]
+    for each in rounds:
+        state.unreachable(each, 0, "reset")
+    assert state.pause_ends_ms(0) == PROBE_MS_MIN
+    assert state.in_flight == 0
+
+
+def test_when_it_is_back_it_is_not_flooded() -> None:
+    state = grown(to=64)
+    state.unreachable(state.begun(), 0, "refused")
+    assert state.limit(PROBE_MS_MIN) == 1
+    state.begun()
+    state.succeeded(1)
+
+    assert not state.is_down
+    assert state.limit(PROBE_MS_MIN) == LIMIT_START
+
+
+def test_a_bad_answer_is_an_answer() -> None:
+    state = grown()
+    before = state.limit(0)
+    state.begun()
+    state.answered_badly(1)
+    assert state.limit(0) == before
+
+    state.unreachable(state.begun(), 0, "refused")
+    state.begun()
+    state.answered_badly(1)
+    assert not state.is_down
+
+
+def test_a_service_that_refuses_every_probe_is_down() -> None:
+    state = EndpointState("service", 8)
+    now_ms = 0.0
+    while not state.is_down:
+        state.refused(state.begun(), now_ms, None, "503")
+    assert state.limit(now_ms) == 0
+
+
+def test_time_outs_slow_down_but_leave_room_for_functions_that_are_fast() -> None:
+    state = grown(to=64)
+    for _ in range(10):
+        state.timed_out(state.begun(), 120_000)
+    assert state.limit(0) == LIMIT_SLOW
+    assert not state.is_down
+
+    small = EndpointState("service", 4)
+    small.timed_out(small.begun(), 120_000)
+    assert small.limit(0) == 4
+
+
+def test_figures() -> None:
+    state = EndpointState("service", 8)
+    for latency_ms in (0.5, 1, 3, 70_000):
+        state.begun()
+        state.succeeded(latency_ms)
+    state.unreachable(state.begun(), 0, "refused")
+    state.begun()
+
+    assert (state.metrics.requests, state.metrics.failures, state.in_flight) == (6, 1, 1)
+    assert state.metrics.latency_buckets[0] == 2
+    assert state.metrics.latency_buckets[-1] == 1
+    assert sum(state.metrics.latency_buckets) == 4
+    state.abandoned()
+    assert state.in_flight == 0

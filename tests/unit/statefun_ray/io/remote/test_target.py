@@ -1,0 +1,62 @@
+"""URLs of endpoints, taken apart."""
+
+from __future__ import annotations
+
+import pytest
+
+from statefun_ray.io.remote.target import BadUrl, target_of
+from statefun_ray.module.model import AsyncTransport, Endpoint, OkHttpTransport
+
+
+def endpoint(url: str, *, okhttp: bool = False) -> Endpoint:
+    return Endpoint("ns/*", url, transport=OkHttpTransport() if okhttp else AsyncTransport())
+
+
+@pytest.mark.parametrize(
+    ("template", "origin", "path", "authority"),
+    [
+        ("http://h:8000/statefun", "http://h:8000", "/statefun", "h:8000"),
+        ("http://h", "http://h", "/", "h"),
+        ("https://h/a?b=c#d", "https://h", "/a?b=c#d", "h"),
+        ("http://{function.name}.svc:81/{function.name}", "http://f.svc:81", "/f", "f.svc:81"),
+        ("http://[::1]:9/x", "http://[::1]:9", "/x", "[::1]:9"),
+    ],
+)
+def test_urls(template: str, origin: str, path: str, authority: str) -> None:
+    target = target_of(endpoint(template), "ns/f")
+    assert (target.origin, target.path, target.authority, target.socket) == (origin, path, authority, "")
+
+
+@pytest.mark.parametrize(
+    ("template", "socket", "path"),
+    [
+        ("http+unix:///run/f.sock/path/of/url", "/run/f.sock", "/%2Fpath%2Fof%2Furl"),
+        ("https+unix:///run/f.sock", "/run/f.sock", "/%2F"),
+    ],
+)
+def test_unix_sockets_have_their_slashes_encoded(template: str, socket: str, path: str) -> None:
+    target = target_of(endpoint(template, okhttp=True), "ns/f")
+    assert (target.socket, target.path) == (socket, path)
+    assert target.origin == f"{target.scheme}+unix://{socket}"
+
+
+@pytest.mark.parametrize(
+    ("template", "okhttp", "problem"),
+    [
+        ("http+unix:///run/f.sock", False, "okhttp"),
+        ("http+unix:///run/f.socket", True, "ends in .sock"),
+        ("http+unix:///run/f", True, "ends in .sock"),
+        ("ftp://h/x", False, "must begin with http"),
+        ("http:///x", False, "must begin with http"),
+        ("http://h:99999/x", False, "not valid"),
+        ("http://h/{other}", False, "'{'"),
+    ],
+)
+def test_what_is_no_url(template: str, okhttp: bool, problem: str) -> None:
+    with pytest.raises(BadUrl, match=problem):
+        target_of(endpoint(template, okhttp=okhttp), "ns/f")
+
+
+def test_a_function_whose_name_no_url_can_hold() -> None:
+    with pytest.raises(BadUrl, match="'ü'"):
+        target_of(endpoint("http://h/{function.name}"), "ns/grün")
