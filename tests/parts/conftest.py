@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.parts.environments import APACHE, FORK, JS, node_with, python_with
+from tests.parts.processes import ServiceProcess
+
+SERVICES = Path(__file__).parent / "services"
+
+KINDS = ("ours", "apache", "fork", "js")
+"""Our SDK, Apache's Python SDK, its maintained fork, Apache's JavaScript SDK."""
+
+
+def service_of(kind: str, log: Path) -> ServiceProcess:
+    """Return a service of one kind, not started."""
+    if kind == "ours":
+        return ServiceProcess([sys.executable, str(SERVICES / "ours.py")], log)
+    if kind == "js":
+        node, folder = node_with(JS)
+        return ServiceProcess(
+            [str(node), str(SERVICES / "official.js")], log, env={"NODE_PATH": str(folder / "node_modules")}
+        )
+    python = python_with(*(APACHE if kind == "apache" else FORK))
+    return ServiceProcess([str(python), str(SERVICES / "official.py")], log)
+
+
+@pytest.fixture(params=KINDS)
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServiceProcess]:
+    """The same functions, served by each SDK."""
+    made = service_of(request.param, tmp_path / "service.log")
+    made.start()
+    yield made
+    made.kill()
