@@ -42,6 +42,11 @@ class Service:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
 
+    def deploy(self, functions: StatefulFunctions) -> None:
+        """Let these functions answer from now on, as after an upgrade."""
+        self.handler = RequestReplyHandler(functions)
+        self._plain = asgi_app(self.handler)
+
     def start(self) -> None:
         """Listen, and return when it does."""
         config = uvicorn.Config(

@@ -1,0 +1,195 @@
+"""The client that can do everything: certificates, Unix sockets, redirects, compression."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import gzip
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from statefun_ray.io.remote.client import AiohttpClient
+from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, ServiceUnavailable
+from statefun_ray.io.remote.target import target_of
+from statefun_ray.module.model import AsyncTransport, Endpoint, OkHttpTransport, Transport
+from statefun_sdk.errors import UserValueError
+
+OCTETS = "application/octet-stream"
+PASSWORD = b"secret\n"
+
+
+@asynccontextmanager
+async def served(*, tls: ssl.SSLContext | None = None, socket: Path | None = None) -> AsyncIterator[str]:
+    """Run a service that answers with what it was sent; yield its URL."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        if request.path == "/moved":
+            raise web.HTTPTemporaryRedirect("/fn")
+        if request.path == "/slow":
+            await asyncio.sleep(5)
+        if request.path == "/zipped":
+            return web.Response(
+                body=gzip.compress(body), headers={"content-encoding": "gzip"}, content_type=OCTETS
+            )
+        return web.Response(body=body + request.raw_path.encode(), content_type=OCTETS)
+
+    application = web.Application()
+    application.router.add_route("*", "/{tail:.*}", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    if socket is not None:
+        await web.UnixSite(runner, str(socket)).start()
+        yield f"http+unix://{socket}"
+    else:
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+        await site.start()
+        [(_, port)] = runner.addresses
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
+    await runner.cleanup()
+
+
+async def posted(url: str, transport: Transport, body: bytes = b"x") -> bytes:
+    client = AiohttpClient(transport)
+    try:
+        return await client.post(target_of(Endpoint("ns/*", url, transport=transport), "ns/f"), body)
+    finally:
+        await client.close()
+        await asyncio.sleep(0)
+
+
+class Certificates:
+    """An authority, and a certificate that it has signed for both sides."""
+
+    def __init__(self, place: Path) -> None:
+        authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+        authority = self._sign(
+            "authority", authority_key.public_key(), "authority", authority_key, is_ca=True
+        )
+        certificate = self._sign("service", key.public_key(), "authority", authority_key, is_ca=False)
+        pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        self.authority, self.certificate = place / "ca.pem", place / "cert.pem"
+        self.key, self.locked_key, self.password = place / "key.pem", place / "locked.pem", place / "password"
+        self.authority.write_bytes(authority.public_bytes(pem))
+        self.certificate.write_bytes(certificate.public_bytes(pem))
+        self.key.write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
+        self.locked_key.write_bytes(
+            key.private_bytes(pem, pkcs8, serialization.BestAvailableEncryption(PASSWORD))
+        )
+        self.password.write_bytes(PASSWORD)
+
+    @staticmethod
+    def _sign(
+        name: str,
+        key: ec.EllipticCurvePublicKey,
+        issuer: str,
+        issuer_key: ec.EllipticCurvePrivateKey,
+        *,
+        is_ca: bool,
+    ) -> x509.Certificate:
+        now = dt.datetime.now(dt.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+                critical=False,
+            )
+            .sign(issuer_key, hashes.SHA256())
+        )
+
+    def of_service(self, *, mutual: bool) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self.authority))
+        context.load_cert_chain(self.certificate, self.key)
+        context.verify_mode = ssl.CERT_REQUIRED if mutual else ssl.CERT_NONE
+        return context
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    return Certificates(tmp_path)
+
+
+async def test_a_service_is_trusted_by_its_authority(certificates: Certificates) -> None:
+    async with served(tls=certificates.of_service(mutual=False)) as url:
+        trusting = AsyncTransport(trust_cacerts=str(certificates.authority))
+        assert await posted(url + "/fn", trusting) == b"x/fn"
+        assert (
+            await posted(url + "/fn", AsyncTransport(trust_cacerts=f"file://{certificates.authority}"))
+            == b"x/fn"
+        )
+        with pytest.raises(ServiceUnavailable, match="certificate"):
+            await posted(url + "/fn", AsyncTransport())
+
+
+async def test_a_client_shows_its_certificate_with_a_key_behind_a_password(
+    certificates: Certificates,
+) -> None:
+    async with served(tls=certificates.of_service(mutual=True)) as url:
+        transport = AsyncTransport(
+            trust_cacerts=str(certificates.authority),
+            client_cert=str(certificates.certificate),
+            client_key=str(certificates.locked_key),
+            client_key_password=str(certificates.password),
+        )
+        assert await posted(url + "/fn", transport) == b"x/fn"
+        with pytest.raises(ServiceUnavailable):
+            await posted(url + "/fn", AsyncTransport(trust_cacerts=str(certificates.authority)))
+
+
+def test_certificates_that_cannot_be_read(certificates: Certificates) -> None:
+    with pytest.raises(UserValueError, match="trust_cacerts '/not/there'"):
+        AiohttpClient(AsyncTransport(trust_cacerts="/not/there"))
+    certificates.password.write_bytes(b"wrong")
+    with pytest.raises(UserValueError, match="certificates"):
+        AiohttpClient(
+            AsyncTransport(
+                client_cert=str(certificates.certificate),
+                client_key=str(certificates.locked_key),
+                client_key_password=str(certificates.password),
+            )
+        )
+
+
+async def test_a_unix_socket_gets_its_path_as_one_segment(tmp_path: Path) -> None:
+    async with served(socket=tmp_path / "f.sock") as url:
+        assert await posted(url + "/path/of/url", OkHttpTransport()) == b"x/%2Fpath%2Fof%2Furl"
+        assert await posted(url, OkHttpTransport()) == b"x/%2F"
+    with pytest.raises(ServiceUnavailable):
+        await posted(f"http+unix://{tmp_path}/gone.sock/x", OkHttpTransport())
+
+
+async def test_okhttp_follows_redirects_and_async_does_not() -> None:
+    async with served() as url:
+        assert await posted(url + "/moved", OkHttpTransport()) == b"x/fn"
+        with pytest.raises(BadAnswer, match="answered 307"):
+            await posted(url + "/moved", AsyncTransport())
+
+
+async def test_okhttp_waits_for_a_byte_no_longer_than_it_may() -> None:
+    async with served() as url:
+        with pytest.raises(CallTimedOut):
+            await posted(url + "/slow", OkHttpTransport(read_ms=50))
+
+
+async def test_compressed_answers_count_as_what_they_hold() -> None:
+    async with served() as url:
+        assert await posted(url + "/zipped", OkHttpTransport(), b"abc") == b"abc"
+        with pytest.raises(BadAnswer, match="more than 1000 bytes"):
+            await posted(url + "/zipped", AsyncTransport(payload_max_bytes=1_000), b"x" * 100_000)
