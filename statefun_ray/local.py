@@ -227,6 +227,18 @@ class LocalApplication:
         return self._ingress.url
 
     @property
+    def playground_url(self) -> str:
+        """Of the playground's ingress; empty where the module has none."""
+        assert self._ingress is not None, "the application has not been started"
+        return self._ingress.playground_url
+
+    @property
+    def playground_egress_url(self) -> str:
+        """Of the playground's egress; empty where the module has none."""
+        assert self._ingress is not None, "the application has not been started"
+        return self._ingress.playground_egress_url
+
+    @property
     def client(self) -> HttpClient:
         """Sends events over HTTP, as any client would."""
         url = self.url

@@ -33,9 +33,12 @@ _OPEN: int = 0
 class Outbox:
     """The unpublished output of one worker."""
 
-    __slots__ = ("_egress", "_replies", "next_sequence")
+    __slots__ = ("_eager", "_egress", "_is_eager_open", "_replies", "next_sequence")
 
-    def __init__(self) -> None:
+    def __init__(self, eager: frozenset[str] = frozenset()) -> None:
+        """``eager`` names the egresses whose rows somebody waits for, as for a reply."""
+        self._eager = eager
+        self._is_eager_open = False
         self.next_sequence: dict[int, int] = {}
         """Shard -> number of its next row."""
         self._egress: dict[int, dict[int, list[EgressRow]]] = {}
@@ -49,14 +52,16 @@ class Outbox:
         return not self._egress and not self._replies
 
     @property
-    def has_open_replies(self) -> bool:
-        """Whether a reply has been emitted since the last cut."""
-        return _OPEN in self._replies
+    def is_awaited(self) -> bool:
+        """Whether a reply, or a row that somebody waits for, has been emitted since the last cut."""
+        return _OPEN in self._replies or self._is_eager_open
 
     def add_egress(self, shard: int, egress: str, value_type: str, value: bytes | None) -> None:
         """Append a row to the open epoch of ``shard``."""
         sequence = self.next_sequence.get(shard, 0)
         self.next_sequence[shard] = sequence + 1
+        if egress in self._eager:
+            self._is_eager_open = True
         self._egress.setdefault(_OPEN, {}).setdefault(shard, []).append((sequence, egress, value_type, value))
 
     def add_reply(self, key_group: int, reply: Reply) -> None:
@@ -65,6 +70,7 @@ class Outbox:
 
     def cut(self, snapshot_id: int) -> None:
         """End the open epoch: its rows belong to ``snapshot_id`` from now on."""
+        self._is_eager_open = False
         if _OPEN in self._egress:
             self._egress[snapshot_id] = self._egress.pop(_OPEN)
         if _OPEN in self._replies:
@@ -75,6 +81,7 @@ class Outbox:
         for shard, rows in self._egress.pop(snapshot_id, {}).items():
             opened = self._egress.setdefault(_OPEN, {})
             opened[shard] = rows + opened.get(shard, [])
+            self._is_eager_open = self._is_eager_open or any(row[1] in self._eager for row in rows)
         if snapshot_id in self._replies:
             self._replies[_OPEN] = self._replies.pop(snapshot_id) + self._replies.get(_OPEN, [])
 

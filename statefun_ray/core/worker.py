@@ -97,6 +97,8 @@ class WorkerConfig:
     """An awaiting invocation that takes longer has failed: it holds its address and one of the above."""
     retry_deadline_ms: int = 3_600_000
     """An address that fails for an hour is parked."""
+    eager_egresses: frozenset[str] = frozenset()
+    """Egresses whose rows pull the next snapshot forward, as replies do: somebody waits for them."""
     base_deltas_max: int = 20
     """Periodic deltas between two bases: bounds what a restore reads."""
     base_rows_ratio: float = 0.5
@@ -125,7 +127,7 @@ class Worker:
         self._lane_by_type: dict[str, Lane] = {}
         self._remote = RemoteStates(self._store)
         self._addresses = Addresses(self._store.queue, self._store.failures, self._lane_of)
-        self._outbox = Outbox()
+        self._outbox = Outbox(config.eager_egresses)
         self._feeds = LogFeeds(
             app=config.app,
             generation=config.generation,
@@ -733,7 +735,7 @@ class Worker:
 
     def _want_snapshot(self) -> None:
         after = self._participant.last_cut
-        if (self._outbox.has_open_replies or self._feeds.has_reads) and self._wanted_after < after:
+        if (self._outbox.is_awaited or self._feeds.has_reads) and self._wanted_after < after:
             self._wanted_after = after
             self._effects.append(Tell(SnapshotWanted(self.config.generation, self.config.worker, after)))
 

@@ -241,7 +241,7 @@ class WorkerHost:
                 worker_count=plan.worker_count,
                 key_group_count=plan.key_group_count,
                 shard_count=plan.shard_count,
-                **config.core,
+                **{"eager_egresses": config.module.eager_egresses, **config.core},
             ),
             invoker,
         )

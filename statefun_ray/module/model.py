@@ -207,6 +207,14 @@ class Module:
         return self.endpoint_of(function_type) is not None
 
     @property
+    def eager_egresses(self) -> frozenset[str]:
+        """Those with somebody at the other end, for whom a periodic snapshot would be long to wait for."""
+        ids = {egress.id for egress in self.kafka_egresses}
+        if self.playground_egress is not None:
+            ids.add(PLAYGROUND_EGRESS)
+        return frozenset(ids)
+
+    @property
     def egress_ids(self) -> frozenset[str]:
         """Every egress that is configured."""
         configured: list[KafkaEgress | FileEgress] = [*self.kafka_egresses, *self.file_egresses]

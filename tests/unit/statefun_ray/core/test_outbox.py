@@ -53,7 +53,7 @@ def test_a_reopened_epoch_comes_before_what_was_emitted_since() -> None:
     outbox.add_reply(3, ("log.1", "r2", "t", b"b"))
 
     outbox.reopen(1)
-    assert outbox.has_open_replies
+    assert outbox.is_awaited
     outbox.cut(2)
 
     assert epochs(outbox) == [(0, 2, [(0, b"a"), (1, b"b")]), (1, 2, [(0, b"x")])]
@@ -140,3 +140,21 @@ def test_a_large_capture_comes_in_slices() -> None:
 
     assert max(len(rows) for rows in slices) <= SLICE_ROWS
     assert sum(len(rows) for rows in slices) == 2 * SLICE_ROWS + 1
+
+
+def test_rows_of_an_eager_egress_are_awaited_until_a_cut_takes_them() -> None:
+    outbox = Outbox(frozenset({"shop/now"}))
+    seen: list[bool] = []
+
+    def look() -> None:
+        seen.append(outbox.is_awaited)
+
+    outbox.add_egress(0, "shop/later", "a/b", b"")
+    look()
+    outbox.add_egress(0, "shop/now", "a/b", b"")
+    look()
+    outbox.cut(1)
+    look()
+    outbox.reopen(1)
+    look()
+    assert seen == [False, True, False, True]

@@ -1,0 +1,90 @@
+"""The playground's curl commands, from the request to the record, with embedded functions."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from urllib.error import HTTPError
+
+from statefun_ray.local import LocalApplication
+from statefun_ray.module.model import PLAYGROUND_EGRESS, Module, PlaygroundEgress, PlaygroundIngress
+from statefun_sdk import (
+    Context,
+    IntType,
+    Message,
+    StatefulFunctions,
+    ValueSpec,
+    egress_message_builder,
+    make_json_type,
+)
+
+GREET = make_json_type("example/GreetRequest")
+RECORD = make_json_type("io.statefun.playground/EgressRecord")
+
+functions = StatefulFunctions()
+
+
+@functions.bind("example/person", specs=[ValueSpec("visits", IntType)])
+def person(context: Context, message: Message) -> None:
+    name = message.as_type(GREET)["name"]
+    visits = context.storage.visits = (context.storage.visits or 0) + 1
+    record = {"topic": "greetings", "payload": f"Hello {name}, {visits}"}
+    context.send_egress(egress_message_builder(PLAYGROUND_EGRESS, record, RECORD))
+
+
+MODULE = Module(
+    playground_ingress=PlaygroundIngress(), playground_egress=PlaygroundEgress(topics=("greetings", "other"))
+)
+
+
+def put(app: LocalApplication, id: str, name: str) -> int:
+    request = urllib.request.Request(
+        f"{app.playground_url}/example/person/{id}",
+        json.dumps({"name": name}).encode(),
+        {"content-type": "application/vnd.example/GreetRequest"},
+        method="PUT",
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return int(answer.headers["status"])
+
+
+def take(app: LocalApplication, topic: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"{app.playground_egress_url}/{topic}", timeout=10) as answer:
+            return int(answer.headers["status"]), answer.read().decode()
+    except HTTPError as error:
+        return error.code, ""
+
+
+def taken(app: LocalApplication, topic: str, count: int, timeout_s: float = 20.0) -> list[str]:
+    found: list[str] = []
+    deadline_s = time.monotonic() + timeout_s
+    while len(found) < count:
+        assert time.monotonic() < deadline_s, found
+        status, text = take(app, topic)
+        if status == 200:
+            found.append(text)
+    return found
+
+
+def test_what_is_put_comes_out_again_once_and_in_order() -> None:
+    # Snapshots by the clock would be a minute apart: records pull them forward.
+    with LocalApplication(functions, module=MODULE, snapshot_interval_s=60) as app:
+        for number in range(1, 4):
+            assert put(app, "Bob", "Bob") == 200
+            assert taken(app, "greetings", 1) == [f"Hello Bob, {number}"]
+        assert take(app, "greetings") == (404, "")
+        assert take(app, "nothing") == (405, "")
+
+
+def test_records_are_published_once_whatever_dies() -> None:
+    with LocalApplication(functions, module=MODULE, snapshot_interval_s=0.1) as app:
+        for number in range(60):
+            put(app, f"id{number}", str(number))
+            if number % 20 == 10:
+                app.kill_worker(number // 20 % 2)
+        found = taken(app, "greetings", 60, 40)
+        app.snapshot()
+        assert sorted(found) == sorted(f"Hello {number}, 1" for number in range(60))
+        assert take(app, "greetings") == (404, "")
