@@ -146,7 +146,7 @@ class EmbeddedInvoker:
 
 def _views(tables: Sequence[Table]) -> list[Any]:
     # A table without expiration is read at the speed of a dictionary.
-    return [table if table.expire_ms else table.live for table in tables]
+    return [table if table.is_stamped else table.live for table in tables]
 
 
 def _inline_call(function: BoundFunction, views: Sequence[Any], failures: FailureLog) -> InlineCall:

@@ -11,6 +11,7 @@ from statefun_ray.core import effects as do
 from statefun_ray.core.control import ToWorker, decode_to_coordinator, encode_control
 from statefun_ray.core.coordinator import Coordinator, CoordinatorConfig
 from statefun_ray.io.invoke_local import describe_functions
+from statefun_ray.testing.service import embedded_of
 from statefun_ray.testing.worker_process import SimulatedWorker
 from statefun_ray.testing.world import Process
 
@@ -52,7 +53,8 @@ class SimulatedCoordinator(Process):
                 backoff_ms_min=5,
                 backoff_ms_max=60,
             ),
-            describe_functions(self.functions),
+            embedded_of(describe_functions(self.functions), simulation.remote),
+            lambda function_type: function_type in simulation.remote,
         )
         self._collector = retention.Collector(grace_ms=rng.choice([0, 0, 50]))
         self._is_collecting = False

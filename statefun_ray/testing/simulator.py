@@ -9,6 +9,7 @@ seed does the same again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Final
 
 from statefun_checkpoints import entry_format, layout, retention
@@ -27,7 +28,7 @@ from statefun_ray.testing.ingress_process import LOG_ID, SimulatedIngress
 from statefun_ray.testing.producer import Anonymous, Producer, Request
 from statefun_ray.testing.storage import SimulatedFiles, SimulatedSink, SimulatedStore
 from statefun_ray.testing.worker_process import SimulatedWorker
-from statefun_ray.testing.workload import AWAITING_POISON, POISON, UNKNOWN, Workload
+from statefun_ray.testing.workload import AWAITING, AWAITING_POISON, POISON, UNKNOWN, Workload
 from statefun_ray.testing.world import SLOW_FACTOR, Process, World
 
 SETTLE_MS: Final = 10_000
@@ -67,6 +68,12 @@ class Simulation:
         self.retry_deadline_ms = 300 if self.poisons else 3_600_000
         self.world.faults_until_ms = self.faults.duration_ms
         self.workload = Workload(self.rng, ids=self.rng.choice([2, 6]), flaky=0.0 if self.poisons else 0.05)
+        # Drawn apart, so that a seed without such functions is what it was before there were any.
+        apart = Random(seed ^ 0x5EED)
+        self.remote = frozenset({AWAITING, AWAITING_POISON}) if apart.random() < 0.35 else frozenset()
+        """Functions that seem to live elsewhere."""
+        self.service_failure = apart.choice([0.0, 0.05, 0.3])
+        """Share of their requests that find nobody."""
         self.version = 0
         """Of the functions: it grows with every upgrade."""
         self.interval_ms = self.rng.choice([15, 40, 120])

@@ -25,6 +25,7 @@ from statefun_ray.core.control import (
 from statefun_ray.core.key_groups import worker_ranges
 from statefun_ray.core.worker import Worker, WorkerConfig
 from statefun_ray.io.invoke_local import EmbeddedInvoker
+from statefun_ray.testing.service import SimulatedInvokers
 from statefun_ray.testing.workload import INLINE
 from statefun_ray.testing.world import Link, Process
 
@@ -59,7 +60,7 @@ class SimulatedWorker(Process):
         self.to_coordinator = Link(self.world, owner, owner.hear, slow)
         self.from_coordinator = Link(self.world, self, self._hear, slow)
         self.to_ingress: Link | None = None
-        self._invoker = EmbeddedInvoker(owner.functions)
+        self._invoker = SimulatedInvokers(EmbeddedInvoker(owner.functions), simulation.remote, self.world.rng)
         self._base_pause_ms = self.world.rng.choice((0.3, 0.3, 5, 20))
         """Between two slices of a base: some workers finish theirs long after others."""
         self._turn_scheduled = False
@@ -287,6 +288,11 @@ class SimulatedWorker(Process):
         world = self.world
 
         def complete() -> None:
+            if self._is_postponed(core, effect):
+                return
+            if self._invoker.lacks_states(core, effect.function_type):
+                world.after(world.rng.uniform(0.1, 20), self, complete)
+                return
             coroutine = self._invoker.run(effect)
             result, failure = None, None
             try:
@@ -299,6 +305,26 @@ class SimulatedWorker(Process):
             self.perform()
 
         world.after(world.rng.choice([0.1, 2, 30, 150]) * world.rng.random(), self, complete)
+
+    def _is_postponed(self, core: Worker, effect: do.Invoke) -> bool:
+        """Let a service that runs functions be gone for a while, now and then."""
+        simulation, world, invoker = self.simulation, self.world, self._invoker
+        if not (
+            invoker.is_remote(effect.function_type)
+            and simulation.is_faulty
+            and world.chance(simulation.service_failure)
+        ):
+            return False
+        invoker.goes_down(core)
+        core.invocation_postponed(effect.invocation_id, world.rng.choice([0, 0, 10]), world.wall_ms(self))
+
+        def come_back() -> None:
+            invoker.comes_back(core)
+            self.perform()
+
+        world.after(world.rng.uniform(1, 60), self, come_back)
+        self.perform()
+        return True
 
     def _encode(self, effect: do.WritePart, slices: Iterator[Rows], rows: Rows) -> None:
         is_slow = effect.kind == "base" and self._base_pause_ms > 1

@@ -564,6 +564,34 @@ MUTANTS = [
         "start = max((next_seq for _, _, next_seq in hello.positions), default=self._log.durable_seq)",
         "after a rescale a worker misses events",
     ),
+    Mutant(
+        "postponed-batch-forgotten",
+        ADDRESSES,
+        "            address.lane.ready.appendleft(address)\n",
+        "            pass\n",
+        "a message whose service was gone is never tried again",
+    ),
+    Mutant(
+        "postponed-place-stays-taken",
+        WORKER,
+        "        address.lane.in_flight -= 1\n        self._addresses.postponed(",
+        "        pass\n        self._addresses.postponed(",
+        "every outage makes a lane narrower, until nothing fits",
+    ),
+    Mutant(
+        "full-for-ever",
+        ADDRESSES,
+        "lane.full += 1 if is_full else -1",
+        "lane.full += 1 if is_full else 0",
+        "sources stay held back by an address that has long caught up",
+    ),
+    Mutant(
+        "values-without-declaration-lost",
+        STATE,
+        "table = self.dynamic(name, typename)",
+        "table = Table(name, typename)",
+        "states of functions that live elsewhere are gone after a restore",
+    ),
 ]
 
 
