@@ -111,21 +111,35 @@ async def _connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
             await asyncio.sleep(0.02)
 
 
+_ANSWER = b'{"accepted":1,"log":"0123456789ab","sequence":12345}'  # as long as ours
+
+
 async def _answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["type"] != "http":
         return
     while (await receive()).get("more_body"):
         pass
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"16")]
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(_ANSWER))]
     await send({"type": "http.response.start", "status": 202, "headers": headers})
-    await send({"type": "http.response.body", "body": b'{"accepted":  1}'})
+    await send({"type": "http.response.body", "body": _ANSWER})
 
 
 def asgi(port: int) -> None:
     """Serve a bare ASGI application until killed."""
     import uvicorn
 
-    uvicorn.run(_answer, host="127.0.0.1", port=port, log_level="warning", access_log=False, lifespan="off")
+    # The settings of our ingress, as far as they cost anything.
+    uvicorn.run(
+        _answer,
+        host="127.0.0.1",
+        port=port,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
+    )
 
 
 def main() -> None:
