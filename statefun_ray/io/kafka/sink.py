@@ -16,6 +16,7 @@ this one publishes: its transactional ids are claimed (`open`), by exactly one w
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -36,6 +37,9 @@ REGISTER_TOPIC: Final = "statefun-ray.registers"
 
 BROKER_S: Final = 10.0
 """For one answer of the broker."""
+
+ABORT_S: Final = 2.0
+"""For the broker to take back an unfinished transaction; it does so by itself in time."""
 
 DELIVERY_S: Final = 30.0
 """For the records of one batch to be written; not longer than a transaction may last."""
@@ -96,6 +100,8 @@ class KafkaSink:
         """Shard -> sequence of its next row, as far as read since the producer was made."""
         self._producer: Producer | None = None
         self._register_reader: Consumer | None = None
+        self._in_use = threading.Lock()
+        self._is_closed = False
         self._properties = client_properties(egress.properties, self._where)
         make_producer(self._properties, self._where)  # finds wrong properties before anything starts
 
@@ -124,6 +130,15 @@ class KafkaSink:
             SinkFenced: a later generation publishes now.
         """
         try:
+            with self._in_use:
+                self._publish(batch)
+        finally:
+            if self._is_closed:
+                self.close()
+
+    def _publish(self, batch: Sequence[ShardRows]) -> None:
+        try:
+            self._check_open()
             if self._is_exact:
                 self._publish_exactly_once(batch)
             else:
@@ -137,11 +152,21 @@ class KafkaSink:
             raise
 
     def close(self) -> None:
-        """Let go of the connections; an open transaction is aborted by the broker in time."""
-        self._drop_producer()
-        reader, self._register_reader = self._register_reader, None
-        if reader is not None:
-            reader.close()
+        """Let go of the connections, after the batch that is being published if there is one."""
+        self._is_closed = True
+        if not self._in_use.acquire(blocking=False):
+            return  # `publish` sees it
+        try:
+            self._drop_producer()
+            reader, self._register_reader = self._register_reader, None
+            if reader is not None:
+                reader.close()
+        finally:
+            self._in_use.release()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise SinkUnavailable(f"{self._where}: it was closed")
 
     # --- at least once, and less ----------------------------------------------------------
 
@@ -169,6 +194,7 @@ class KafkaSink:
         wanted = [(shard, rows) for shard, rows in wanted if rows]
         if not wanted:
             return
+        self._check_open()
         producer.begin_transaction()
         deliveries = self._produce(producer, wanted)
         moved: dict[int, int] = {}
@@ -177,6 +203,7 @@ class KafkaSink:
         offsets = [TopicPartition(REGISTER_TOPIC, shard, sequence) for shard, sequence in moved.items()]
         producer.send_offsets_to_transaction(offsets, self._reader().consumer_group_metadata(), BROKER_S)
         deliveries.wait(producer)
+        self._check_open()
         producer.commit_transaction(DELIVERY_S)
         self._registers.update(moved)
 
@@ -271,6 +298,9 @@ class KafkaSink:
             try:
                 producer.purge(in_queue=True, in_flight=True, blocking=False)
                 producer.poll(0)
+                if self._is_exact:
+                    # Or consumers wait for its time-out. Without a transaction it says so below.
+                    producer.abort_transaction(ABORT_S)
             except KafkaException as error:
                 # It is being thrown away because of what it says here again.
                 logger.debug("producer dropped egress=%s: %s", self._egress.id, error.args[0].str())

@@ -1,0 +1,149 @@
+"""Kafka in and out of a whole application: nothing lost, nothing twice, order per key, whatever dies."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from statefun_ray.local import LocalApplication
+from statefun_ray.module.model import KafkaEgress, KafkaIngress, KafkaTopic, Module, StartupPosition
+from statefun_sdk import (
+    Context,
+    IntType,
+    Message,
+    StatefulFunctions,
+    ValueSpec,
+    kafka_egress_message,
+    message_builder,
+    simple_type,
+)
+from tests.kafka.broker import Broker
+from tests.waiting import wait_until
+
+TEXT = simple_type("shop/text", str.encode, bytes.decode)
+
+functions = StatefulFunctions()
+
+
+@functions.bind("shop/order", specs=[ValueSpec("seen", IntType)])
+def order(context: Context, message: Message) -> None:
+    seen = context.storage.seen = (context.storage.seen or 0) + 1
+    text = f"{str(message.as_type(TEXT))} {seen}"
+    context.send(message_builder("shop/relay", "of " + context.address.id, value=text, value_type=TEXT))
+
+
+@functions.bind("shop/relay")
+def relay(context: Context, message: Message) -> None:
+    assert context.caller is not None
+    text = str(message.as_type(TEXT))
+    topic = text.partition(" ")[0]
+    context.send_egress(kafka_egress_message("shop/out", topic, text, key=context.caller.id))
+
+
+_numbers = count()
+
+
+class Topics:
+    """A topic to read, one to write, and the module between them."""
+
+    def __init__(self, broker: Broker, semantic: str, partitions: int = 3) -> None:
+        number = next(_numbers)
+        self.broker = broker
+        self.input, self.output = f"in-{number}", f"out-{number}"
+        broker.create(self.input, partitions)
+        broker.create(self.output, partitions)
+        servers = {"bootstrap.servers": broker.address}
+        self.module = Module(
+            kafka_ingresses=(
+                KafkaIngress(
+                    "shop/in",
+                    (KafkaTopic(self.input, TEXT.typename, ("shop/order",)),),
+                    startup=StartupPosition("earliest"),
+                    properties={**servers, "group.id": f"group-{number}"},
+                ),
+            ),
+            kafka_egresses=(KafkaEgress("shop/out", semantic, 30_000, servers),),  # type: ignore[arg-type]
+        )
+        self.name = f"kafka-{number}"
+        self.sent = 0
+
+    def produce(self, count: int, keys: int = 20) -> None:
+        """Write records; those of one key are numbered."""
+        records: list[tuple[str | bytes | None, bytes | None]] = []
+        for _ in range(count):
+            records.append((f"key{self.sent % keys}", f"{self.output} {self.sent // keys}".encode()))
+            self.sent += 1
+        self.broker.produce(self.input, records)
+
+    def consumed(self, count: int, timeout_s: float = 60.0) -> dict[str, list[str]]:
+        """Return what came out, by key and in order; one more record than expected is asked for."""
+        found: dict[str, list[str]] = {}
+        records = self.broker.consume(self.output, count, timeout_s)
+        records += self.broker.consume(self.output, count + 1, 1.0)[count:]
+        for record in records:
+            key, value = record.key(), record.value()
+            assert isinstance(key, bytes)
+            assert value is not None
+            found.setdefault(key.decode(), []).append(value.decode())
+        return found
+
+    def expected(self, keys: int = 20) -> dict[str, list[str]]:
+        """Return the same, had nothing failed."""
+        return {
+            f"key{key}": [f"{self.output} {n} {n + 1}" for n in range(len(range(key, self.sent, keys)))]
+            for key in range(keys)
+        }
+
+
+def differences(
+    found: dict[str, list[str]], expected: dict[str, list[str]]
+) -> dict[str, tuple[int, list[str], list[str]]]:
+    """Return where each key's records begin to differ, and a few of them."""
+    result = {}
+    for key in found.keys() | expected.keys():
+        ours, theirs = found.get(key, []), expected.get(key, [])
+        if ours != theirs:
+            pairs = zip([*ours, ""], [*theirs, ""], strict=False)
+            at = next(index for index, (one, other) in enumerate(pairs) if one != other)
+            result[key] = (at, ours[at : at + 4], theirs[at : at + 4])
+    return result
+
+
+@pytest.mark.parametrize("semantic", ["exactly-once", "at-least-once"])
+def test_records_pass_through_an_application(broker: Broker, semantic: str) -> None:
+    topics = Topics(broker, semantic)
+    with LocalApplication(functions, module=topics.module, name=topics.name) as app:
+        topics.produce(200)
+        assert topics.consumed(200) == topics.expected()
+        group = topics.module.kafka_ingresses[0].properties["group.id"]
+        wait_until(lambda: sum(max(0, broker.committed(group, topics.input, n)) for n in range(3)) == 200, 20)
+        assert app.status()["parked"] == 0
+
+
+def test_every_record_is_written_exactly_once_whatever_dies(broker: Broker, tmp_path: Path) -> None:
+    topics = Topics(broker, "exactly-once")
+    app = LocalApplication(
+        functions,
+        module=topics.module,
+        name=topics.name,
+        storage=tmp_path / "storage",
+        log_dir=tmp_path / "log",
+        snapshot_interval_s=0.1,
+    )
+    with app:
+        for turn in range(4):
+            topics.produce(500)
+            app.wait_until(lambda turn=turn: app.status()["processed"] > 100)  # type: ignore[misc]
+            app.kill_worker(turn % 2)
+        app.crash()
+        topics.produce(500)
+        app.start()
+        topics.produce(500)
+        app.restart(workers=3)
+        topics.produce(500)
+        assert differences(topics.consumed(3_500), topics.expected()) == {}
+        app.restart(workers=1)
+        topics.produce(500)
+        assert differences(topics.consumed(4_000), topics.expected()) == {}
