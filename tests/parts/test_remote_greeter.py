@@ -1,0 +1,89 @@
+"""The greeter example as its README says: module.yaml, service and curl, on each SDK."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from statefun_ray.local import LocalApplication
+from statefun_ray.module.load import load
+from statefun_ray.module.model import PlaygroundEgress, PlaygroundIngress
+from tests.parts.environments import APACHE, FORK, JS, node_with, python_with
+from tests.parts.processes import ServiceProcess
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "remote_greeter"
+
+
+@pytest.fixture(params=["ours", "apache", "fork", "js"])
+def greeter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServiceProcess]:
+    log = tmp_path / "service.log"
+    if request.param == "js":
+        node, folder = node_with(JS)
+        packages = {"NODE_PATH": str(folder / "node_modules")}
+        service = ServiceProcess([str(node), str(EXAMPLE / "functions.js")], log, env=packages)
+    elif request.param == "ours":
+        service = ServiceProcess([sys.executable, str(EXAMPLE / "functions.py")], log)
+    else:
+        moved = tmp_path / "functions.py"
+        text = (EXAMPLE / "functions.py").read_text()
+        assert text.count("from statefun_sdk import") == 1
+        moved.write_text(text.replace("from statefun_sdk import", "from statefun import"))
+        python = python_with(*(APACHE if request.param == "apache" else FORK))
+        service = ServiceProcess([str(python), str(moved)], log)
+    service.start()
+    yield service
+    service.kill()
+
+
+def visit(url: str, name: str) -> None:
+    request = urllib.request.Request(
+        f"{url}/example/person/{name}",
+        json.dumps({"name": name}).encode(),
+        {"content-type": "application/vnd.example/GreetRequest"},
+        method="PUT",
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.headers["status"] == "200"
+
+
+def heard(url: str, timeout_s: float = 20.0) -> str:
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        with urllib.request.urlopen(f"{url}/greetings", timeout=10) as answer:
+            if answer.headers["status"] == "200":
+                text: str = answer.read().decode()
+                return text
+        assert time.monotonic() < deadline_s, "no greeting"
+        time.sleep(0.02)
+
+
+def test_the_greeter_says_what_it_always_said(greeter: ServiceProcess) -> None:
+    reading = load([str(EXAMPLE / "module.yaml")])
+    assert reading.problems == ()
+    assert reading.module is not None
+    [endpoint] = reading.module.endpoints
+    module = replace(
+        reading.module,
+        endpoints=(replace(endpoint, url_template=greeter.url),),
+        playground_ingress=PlaygroundIngress(),  # ports of our own: others may run as well
+        playground_egress=PlaygroundEgress(reading.module.playground_egress.topics),  # type: ignore[union-attr]
+    )
+    with LocalApplication(module=module) as app:
+        said = []
+        for _ in range(5):
+            visit(app.playground_url, "Bob")
+            said.append(heard(app.playground_egress_url))
+    assert said == [
+        "Welcome Bob",
+        "Nice to see you again Bob",
+        "Third time is a charm Bob",
+        "Nice to see you at the 4-nth time Bob!",
+        "Nice to see you at the 5-nth time Bob!",
+    ]
