@@ -18,7 +18,7 @@ from typing import Any, SupportsIndex, cast
 
 from statefun_ray.core.effects import Invoke
 from statefun_ray.core.invoker import InvocationEffects
-from statefun_ray.io.invoke_local import EmbeddedInvoker
+from statefun_ray.testing.service import SimulatedInvokers
 from statefun_ray.testing.world import Process, World
 
 Done = Callable[[InvocationEffects | None, BaseException | None], None]
@@ -35,7 +35,7 @@ class SimulatedLoop:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._self = cast(asyncio.AbstractEventLoop, self)
 
-    def invoke(self, invoker: EmbeddedInvoker, effect: Invoke, done: Done) -> None:
+    def invoke(self, invoker: SimulatedInvokers, effect: Invoke, done: Done) -> None:
         """Run an invocation, up to its first wait now and from there as time goes by."""
         task = self.create_task(invoker.run(effect))
         self._tasks.add(task)
