@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from statefun_checkpoints.model import FunctionSpec, StateSpec
 from statefun_ray.core.effects import Invoke
-from statefun_ray.core.invoker import InlineCall, InvocationEffects, LaneSpec
+from statefun_ray.core.errors import UserCodeError
+from statefun_ray.core.invoker import Egress, InlineCall, InvocationEffects, LaneSpec
 from statefun_ray.core.message import Message as MessageTuple
 from statefun_ray.core.state import Table
 from statefun_sdk.context import Context
@@ -93,7 +94,20 @@ def describe_functions(functions: StatefulFunctions) -> dict[str, FunctionSpec]:
 class EmbeddedInvoker:
     """Invoker of the functions in one :class:`StatefulFunctions`."""
 
-    def __init__(self, functions: StatefulFunctions, *, threads: int = BLOCKING_THREADS_DEFAULT) -> None:
+    def __init__(
+        self,
+        functions: StatefulFunctions,
+        *,
+        threads: int = BLOCKING_THREADS_DEFAULT,
+        record_types: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Args:
+        functions: to run.
+        threads: for those that block.
+        record_types: by egress, the type that its records must have; None for any. Any other
+            egress takes whatever it is given.
+        """
+        self._record_types = {name: kind for name, kind in (record_types or {}).items() if kind is not None}
         self._bound: Mapping[str, BoundFunction] = functions.functions
         self._specs = describe_functions(functions)
         self._tables: dict[str, Sequence[Table]] = {}
@@ -112,7 +126,7 @@ class EmbeddedInvoker:
         function = self._bound[function_type]
         if function.is_async or function.blocking:
             return None
-        return _inline_call(function, _views(tables), self._failures)
+        return _inline_call(function, _views(tables), self._failures, self._record_types)
 
     def lane_of(self, function_type: str) -> LaneSpec | None:
         """Nobody but these functions is known here."""
@@ -136,6 +150,8 @@ class EmbeddedInvoker:
             for message in invoke.messages:
                 context._begin(message[1], message[2], message[3])
                 await function.fun(context, Message._of(message[0], message[1], message[4], message[5]))
+        if context._egress:
+            _check_records(context._egress, self._record_types)
         return storage._writes, context._sends, context._delayed, context._egress
 
     def close(self) -> None:
@@ -149,7 +165,19 @@ def _views(tables: Sequence[Table]) -> list[Any]:
     return [table if table.is_stamped else table.live for table in tables]
 
 
-def _inline_call(function: BoundFunction, views: Sequence[Any], failures: FailureLog) -> InlineCall:
+def _check_records(records: Sequence[Egress], types: Mapping[str, str]) -> None:
+    for egress, value_type, _ in records:
+        expected = types.get(egress, value_type)
+        if value_type != expected:
+            raise UserCodeError(
+                f"a record of type {value_type} was sent to egress {egress}, which takes {expected}; "
+                "build it with the builder for that egress"
+            )
+
+
+def _inline_call(
+    function: BoundFunction, views: Sequence[Any], failures: FailureLog, record_types: Mapping[str, str]
+) -> InlineCall:
     fun, typename = function.fun, function.typename
     storage = function.storage_class(views)
     context = Context(typename, storage)
@@ -162,6 +190,8 @@ def _inline_call(function: BoundFunction, views: Sequence[Any], failures: Failur
         begin(id, caller_type, caller_id)
         try:
             fun(context, message_of(typename, id, value_type, value))
+            if context._egress and record_types:
+                _check_records(context._egress, record_types)
         except Exception as error:
             failures.report(typename, id, error)
             raise

@@ -229,9 +229,10 @@ class WorkerHost:
         key_groups = worker_ranges(
             worker_count=plan.worker_count, key_group_count=plan.key_group_count, shard_count=plan.shard_count
         )[config.worker]
+        records = record_types(config.module, config.sinks)
         invoker = Invokers(
-            EmbeddedInvoker(self._functions),
-            RemoteInvoker(config.module, record_types(config.module, config.sinks)),
+            EmbeddedInvoker(self._functions, record_types=records),
+            RemoteInvoker(config.module, records),
         )
         core = Worker(
             WorkerConfig(

@@ -216,3 +216,11 @@ def test_a_register_topic_with_too_few_partitions_is_refused(egress: Egress) -> 
 def test_wrong_properties_are_told_before_anything_starts(egress: Egress) -> None:
     with pytest.raises(UserValueError, match=r"kafka egress shop/out.*lingerr"):
         egress.sink(lingerr_ms="5")
+
+
+def test_what_is_no_record_is_kept_aside_and_the_rest_goes_on(egress: Egress) -> None:
+    no_record: EgressRow = (1, EGRESS, "a/b", b"\xff\xff")
+    no_topic: EgressRow = (2, EGRESS, "a/b", b"")
+    egress.sink().publish([(0, [row(0, egress.topic), no_record, no_topic, row(3, egress.topic)])])
+    assert egress.values(2) == ["0", "3"]
+    assert [sequence for _, sequence, _ in egress.rejected] == [1, 2]

@@ -23,6 +23,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from google.protobuf.message import DecodeError
 
 from statefun_ray.core.outbox import EgressRow
 from statefun_ray.io.egress import ShardRows, SinkUnavailable
@@ -282,7 +283,14 @@ class KafkaSink:
         deliveries = _Deliveries()
         for shard, rows in batch:
             for row in rows:
-                record = KafkaProducerRecord.FromString(row[3] or b"")
+                try:
+                    record = KafkaProducerRecord.FromString(row[3] or b"")
+                except DecodeError as error:
+                    self._on_rejected(shard, row, f"{self._where}: no Kafka record: {error}")
+                    continue
+                if not record.topic:
+                    self._on_rejected(shard, row, f"{self._where}: a record without a topic")
+                    continue
                 try:
                     _put(producer, record, deliveries)
                 except KafkaException as error:

@@ -10,6 +10,7 @@ import pytest
 
 from statefun_checkpoints.model import StateSpec
 from statefun_ray.core.effects import Invoke
+from statefun_ray.core.errors import UserCodeError
 from statefun_ray.core.invoker import InlineCall
 from statefun_ray.core.message import Message as MessageTuple
 from statefun_ray.core.state import Table, tables_of
@@ -189,3 +190,18 @@ def test_function_exited_survives_pickling() -> None:
     error = FunctionExited("t/a", "SystemExit(1)")
 
     assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301
+
+
+def test_a_record_of_the_wrong_type_for_its_egress_fails_the_invocation() -> None:
+    bound = StatefulFunctions()
+
+    @bound.bind("shop/cart")
+    def cart(context: Context, message: Message) -> None:
+        for egress in ("shop/any", "shop/kafka"):
+            context.send_egress(egress_message_builder(egress, "x", StringType))
+
+    invoker = EmbeddedInvoker(bound, record_types={"shop/kafka": "shop/record", "shop/any": None})
+    call = invoker.bind("shop/cart", [])
+    assert call is not None
+    with pytest.raises(UserCodeError, match="egress shop/kafka, which takes shop/record"):
+        call("a", "", "", "a/b", b"")
