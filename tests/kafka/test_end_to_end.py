@@ -30,7 +30,7 @@ functions = StatefulFunctions()
 @functions.bind("shop/order", specs=[ValueSpec("seen", IntType)])
 def order(context: Context, message: Message) -> None:
     seen = context.storage.seen = (context.storage.seen or 0) + 1
-    text = f"{str(message.as_type(TEXT))} {seen}"
+    text = f"{message.as_type(TEXT)!s} {seen}"
     context.send(message_builder("shop/relay", "of " + context.address.id, value=text, value_type=TEXT))
 
 
