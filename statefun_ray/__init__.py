@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from statefun_sdk import IntType as IntType
     from statefun_sdk import JsonType as JsonType
     from statefun_sdk import LongType as LongType
+    from statefun_sdk import MalformedRequestError as MalformedRequestError
     from statefun_sdk import Message as Message
+    from statefun_sdk import RequestReplyHandler as RequestReplyHandler
     from statefun_sdk import SdkAddress as SdkAddress
     from statefun_sdk import StatefulFunctions as StatefulFunctions
     from statefun_sdk import StateFunError as StateFunError
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from statefun_sdk import ValueSpec as ValueSpec
     from statefun_sdk import egress_message_builder as egress_message_builder
     from statefun_sdk import json_typenames as json_typenames
+    from statefun_sdk import kafka_egress_message as kafka_egress_message
+    from statefun_sdk import kinesis_egress_message as kinesis_egress_message
     from statefun_sdk import make_json_type as make_json_type
     from statefun_sdk import make_protobuf_type as make_protobuf_type
     from statefun_sdk import message_builder as message_builder
@@ -73,6 +77,10 @@ _SDK_NAMES = (
     "json_typenames",
     "message_builder",
     "egress_message_builder",
+    "kafka_egress_message",
+    "kinesis_egress_message",
+    "RequestReplyHandler",
+    "MalformedRequestError",
     "StateFunError",
     "UserError",
     "UserTypeError",
@@ -113,6 +121,10 @@ __all__ = [
     "json_typenames",
     "message_builder",
     "egress_message_builder",
+    "kafka_egress_message",
+    "kinesis_egress_message",
+    "RequestReplyHandler",
+    "MalformedRequestError",
     "StateFunError",
     "UserError",
     "UserTypeError",

@@ -54,7 +54,7 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
     assert __version__ in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("argv", [[], ["fly"], ["run"], ["stop"], ["run", "a:b", "--workers", "two"]])
+@pytest.mark.parametrize("argv", [[], ["fly"], ["stop"], ["run", "a:b", "--workers", "two"]])
 def test_a_wrong_command_exits_with_2(argv: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(argv)
