@@ -26,7 +26,7 @@ class ClusterApplication:
 
     def __init__(
         self,
-        target: str,
+        target: str | None,
         folder: Path,
         *,
         probe: str = "story/source",
