@@ -20,6 +20,7 @@ from statefun_ingress.feed import (
     EgressRows,
     Feed,
     Feeds,
+    Figures,
     Hello,
     Query,
     Reply,
@@ -166,6 +167,8 @@ class IngressCore:
         elif isinstance(frame, EgressRows):
             self.topics.publish(frame.shard, frame.rows)
             feed.send(EgressAck(frame.ack_id))
+        elif isinstance(frame, Figures):
+            feed.figures = frame.rows
         elif isinstance(frame, Trim):
             trim_to = self.feeds.let_go(feed, frame)
             if trim_to is not None:

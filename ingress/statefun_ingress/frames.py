@@ -75,6 +75,12 @@ class EgressRows(msgspec.Struct, array_like=True, tag="egress", frozen=True):
     rows: list[tuple[int, str, bytes | None]]
 
 
+class Figures(msgspec.Struct, array_like=True, tag="figures", frozen=True):
+    """Worker, about once a second: ``(name, labels, value)`` for Prometheus; the newest counts."""
+
+    rows: list[tuple[str, str, float]]
+
+
 class State(msgspec.Struct, array_like=True, tag="state", frozen=True):
     """Worker: the answer to a query; ``found`` is False if the address holds no state."""
 
@@ -138,7 +144,7 @@ class Refused(msgspec.Struct, array_like=True, tag="refused", frozen=True):
     text: str
 
 
-WorkerFrame = Hello | Credit | Trim | Reply | EgressRows | State
+WorkerFrame = Hello | Credit | Trim | Reply | EgressRows | Figures | State
 """What a worker sends."""
 
 IngressFrame = Welcome | EventsFrame | ReplyAck | EgressAck | Query | Refused

@@ -17,6 +17,7 @@ from statefun_ingress.asgi import Host, HotRoutes
 from statefun_ingress.bulk import check_id
 from statefun_ingress.errors import RequestRefused
 from statefun_ingress.feed import State
+from statefun_ingress.metrics import CONTENT_TYPE
 from statefun_ingress.openapi import HOT_PATHS, SCHEMAS
 from statefun_ingress.problems import problem_body
 from statefun_ingress.registry import Target
@@ -36,6 +37,10 @@ class AppHost(Host, Protocol):
 
     def status(self) -> dict[str, Any]:
         """Return figures for people and tools."""
+        ...
+
+    def metrics(self) -> str:
+        """Return figures for Prometheus."""
         ...
 
 
@@ -92,6 +97,10 @@ def create_app(host: AppHost) -> IngressApp:
         if unready is not None:
             raise RequestRefused(503, "The ingress is not ready", unready, 1)
         return JSONResponse({"status": "ready"})
+
+    @app.get("/metrics", tags=["health"], summary="Figures for Prometheus, of this ingress and its workers")
+    async def metrics() -> Response:
+        return Response(host.metrics(), media_type=CONTENT_TYPE)
 
     @app.get("/v1/status", tags=["health"], summary="Figures of this ingress")
     async def status() -> Response:

@@ -27,6 +27,7 @@ from statefun_ingress.feed import State
 from statefun_ingress.feed_server import FeedServer
 from statefun_ingress.http_app import create_app
 from statefun_ingress.log import IngressLog
+from statefun_ingress.metrics import Row, metrics_text
 from statefun_ingress.playground import PlaygroundEgressApp, PlaygroundIngressApp
 from statefun_ingress.protocol import BoundedProtocol, bounded_protocol
 from statefun_ingress.registry import Registry
@@ -274,6 +275,23 @@ class IngressService:
             "workers_connected": len(core.feeds.serving),
             "workers_expected": core.feeds.worker_count,
         }
+
+    def metrics(self) -> str:
+        """Return everything for Prometheus, of this ingress and of the workers connected to it."""
+        core = self.core
+        own: list[Row] = [
+            ("statefun_ingress_accepted_total", "", core.log.durable_seq),
+            ("statefun_ingress_lag", "", core.lag),
+            ("statefun_ingress_pending_replies", "", len(core.pending)),
+            ("statefun_ingress_replies_dropped_total", "", core.replies_dropped),
+            ("statefun_ingress_workers_connected", "", len(core.feeds.serving)),
+            ("statefun_ingress_workers_expected", "", core.feeds.worker_count),
+            ("statefun_ingress_is_failed", "", int(core.log.failure is not None)),
+        ]
+        return metrics_text(
+            own,
+            {feed.hello.worker_index: feed.figures for feed in core.feeds.serving if feed.hello is not None},
+        )
 
     # --- inside ------------------------------------------------------------------------
 

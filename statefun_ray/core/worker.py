@@ -64,6 +64,7 @@ from statefun_ray.core.key_groups import (
 )
 from statefun_ray.core.lanes import AWAITING, INLINE, Lane
 from statefun_ray.core.message import REPLY_PREFIX, Message, unpack_message
+from statefun_ray.core.metrics import Figure, FunctionMetrics, function_figures, label
 from statefun_ray.core.outbox import Outbox
 from statefun_ray.core.remote_states import RemoteStates
 from statefun_ray.core.snapshots import Counters, FinishedBase, OpenSnapshot, transient_slices
@@ -142,7 +143,8 @@ class Worker:
         self._splits = Splits(
             worker=config.worker, worker_count=config.worker_count, key_group_count=config.key_group_count
         )
-        self._functions: dict[str, tuple[InlineCall | None, list[Table], list[Table]]] = {}
+        self._functions: dict[str, tuple[InlineCall | None, list[Table], list[Table], FunctionMetrics]] = {}
+        self._metrics: dict[str, FunctionMetrics] = {}
         self._bind_functions()
         peers = [peer for peer in range(config.worker_count) if peer != config.worker]
         self._out: list[OutChannel] = [OutChannel() for _ in range(config.worker_count)]
@@ -173,8 +175,11 @@ class Worker:
             tables = [self._store.add(table) for table in tables_of(name, spec)]
             refreshed = [table for table in tables if table.on_call]
             call = self._invoker.bind(name, tables)
-            self._functions[name] = (call, tables, refreshed)
+            self._functions[name] = (call, tables, refreshed, self._metrics_of(name))
             self._lane_by_type[name] = self._lanes[AWAITING if call is None else INLINE]
+
+    def _metrics_of(self, function_type: str) -> FunctionMetrics:
+        return self._metrics.setdefault(function_type, FunctionMetrics())
 
     def _lane_of(self, function_type: str) -> Lane:
         lane = self._lane_by_type.get(function_type)
@@ -191,7 +196,8 @@ class Worker:
             self._lanes[spec.name] = lane
         self._lane_by_type[function_type] = lane
         tables, refreshed = self._remote.bind(function_type)
-        self._functions[function_type] = (self._invoker.bind(function_type, tables), tables, refreshed)
+        call = self._invoker.bind(function_type, tables)
+        self._functions[function_type] = (call, tables, refreshed, self._metrics_of(function_type))
         return lane
 
     def move_lane(self, name: str, limit: int, *, is_down: bool = False) -> None:
@@ -466,7 +472,7 @@ class Worker:
                 address.error = f"no function {address.function_type!r} in this application; it has {', '.join(self._functions)}"
                 self._addresses.park(address)
                 continue
-            call, _, refreshed = function
+            call, _, refreshed, _ = function
             for table in refreshed:
                 table.refresh(address.id)
             if call is None:
@@ -475,7 +481,16 @@ class Worker:
                 address.batch_max = 1
                 [message] = self._addresses.begin(address)
                 if self._call(call, message, address):
-                    self.counters.applied += self._addresses.succeeded(address)
+                    self._succeeded(address)
+
+    def _succeeded(self, address: BusyAddress) -> None:
+        count = self._addresses.succeeded(address)
+        self.counters.applied += count
+        self._metrics_of(address.function_type).received += count
+
+    def _failed(self, address: BusyAddress, error: str) -> None:
+        self._metrics_of(address.function_type).failures += 1
+        self._addresses.failed(address, error, self._now_ms, self.config.retry_deadline_ms)
 
     def _invoke(self, address: BusyAddress) -> None:
         messages = self._addresses.begin(address)
@@ -491,9 +506,7 @@ class Worker:
             if effects is not None and effects[2]:
                 self._check(message[1], effects[2])
         except Exception as error:  # noqa: BLE001 - user code may raise anything; the address carries it
-            self._addresses.failed(
-                address, describe_error(error), self._now_ms, self.config.retry_deadline_ms
-            )
+            self._failed(address, describe_error(error))
             return False
         if effects is not None:
             self._apply(message[0], message[1], effects)
@@ -523,12 +536,11 @@ class Worker:
             except Exception as error:  # noqa: BLE001 - user code may raise anything; the address carries it
                 self._ordinal += 1
                 address = self._addresses.hold(message, self._ordinal)
-                self._addresses.failed(
-                    address, describe_error(error), self._now_ms, self.config.retry_deadline_ms
-                )
+                self._failed(address, describe_error(error))
                 continue
             if effects is not None:
                 self._apply(target_type, id, effects)
+            function[3].received += 1
             applied += 1
         self.counters.applied += applied
 
@@ -537,6 +549,7 @@ class Worker:
         # ours and ends the worker. Taken for a failure of the function, half the effects would stay.
         writes, sends, delayed, egress = effects
         functions, key_group_count = self._functions, self.config.key_group_count
+        metrics = functions[function_type][3]
         owners, worker, out, mailbox = self._owners, self.config.worker, self._out, self._mailbox
         for target_type, target_id, value_type, value in sends:
             if target_type not in functions and target_type.startswith(REPLY_PREFIX):
@@ -546,14 +559,17 @@ class Worker:
             owner = owners[xxh3_64_intdigest(target_id.encode()) % key_group_count]
             message = (target_type, target_id, function_type, id, value_type, value)
             if owner == worker:
+                metrics.out_local += 1
                 mailbox.append(message)
             else:
+                metrics.out_remote += 1
                 out[owner].buffer.append(message)
         if delayed:
             self._apply_delayed(function_type, id, delayed)
         if egress:
             shard = self._shards[key_group_of(id, key_group_count)]
             self.counters.egress_rows += len(egress)
+            metrics.out_egress += len(egress)
             for typename, value_type, value in egress:
                 self._outbox.add_egress(shard, typename, value_type, value)
         if writes:
@@ -611,9 +627,9 @@ class Worker:
             else:
                 self._apply(address.function_type, address.id, effects)
         if error is None:
-            self.counters.applied += self._addresses.succeeded(address)
+            self._succeeded(address)
         else:
-            self._addresses.failed(address, error, self._now_ms, self.config.retry_deadline_ms)
+            self._failed(address, error)
 
     def _flush(self) -> None:
         for peer, channel in enumerate(self._out):
@@ -757,6 +773,23 @@ class Worker:
         )
 
     # --- observation ------------------------------------------------------------------------------
+
+    def figures(self) -> list[Figure]:
+        """Return what Prometheus may know of this worker."""
+        result = list(function_figures(self._metrics))
+        for lane in self._lanes.values():
+            labels = label("lane", lane.name)
+            result.append(("statefun_lane_inflight_async_ops", labels, lane.in_flight))
+            result.append(("statefun_lane_limit", labels, lane.limit))
+            result.append(("statefun_lane_num_blocked_address", labels, lane.full))
+            result.append(("statefun_lane_is_down", labels, int(lane.is_down)))
+        result.append(("statefun_worker_backlog", "", self.backlog))
+        result.append(("statefun_worker_parked_addresses", "", len(self._addresses.parked)))
+        result.append(("statefun_worker_delayed_messages", "", len(self._timers)))
+        result.append(("statefun_worker_keys", "", self._store.key_count()))
+        result.append(("statefun_worker_snapshot_id", "", self._committed))
+        result.append(("statefun_worker_generation", "", self.config.generation))
+        return result
 
     @property
     def backlog(self) -> int:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from statefun_checkpoints.model import KeyGroups, PartDescriptor, StateSpec
 from statefun_checkpoints.store import ObjectStore
+from statefun_ingress import frames
 from statefun_ray.core.control import Abort, Committed, ToCoordinator, ToWorker
 from statefun_ray.core.effects import (
     Die,
@@ -57,6 +58,9 @@ LIMIT_MAX: Final = 16_384
 
 LOOK_AGAIN_S: Final = 1.0
 """How late a timer may fire after the wall clock was set forward."""
+
+FIGURES_S: Final = 1.0
+"""Between two times that figures for Prometheus are sent to the ingress."""
 
 PUBLISH_LAST_S: Final = 5.0
 """For publications after the final snapshot; the coordinator waits a little longer."""
@@ -135,6 +139,7 @@ class WorkerLoop:
         """Calls of the core that came up while its effects were being performed."""
         self._turn_handle: asyncio.Handle | None = None
         self._due_handle: asyncio.TimerHandle | None = None
+        self._figures_handle: asyncio.TimerHandle | None = None
 
     # --- what happens ---------------------------------------------------------------------
 
@@ -151,6 +156,7 @@ class WorkerLoop:
         self._guarded(lambda core: core.start(wall_ms()))
         self.connect_feeds(logs)
         self._sources.start()
+        self._tell_figures()
 
     def connect_feeds(self, logs: Mapping[str, tuple[str, int]]) -> None:
         """Read these ingress logs, wherever they are served now."""
@@ -205,7 +211,7 @@ class WorkerLoop:
         """Stop at once, and let go of everything."""
         self.halt()
         self._sources.close()
-        for handle in (self._turn_handle, self._due_handle):
+        for handle in (self._turn_handle, self._due_handle, self._figures_handle):
             if handle is not None:
                 handle.cancel()
         for feed in self._feeds.values():
@@ -385,6 +391,14 @@ class WorkerLoop:
                     "its effects are discarded and it is tried again"
                 )
         self._guarded(lambda core: core.invocation_done(effect.invocation_id, effects, error, wall_ms()))
+
+    def _tell_figures(self) -> None:
+        rows = [*self.core.figures(), *self._invoker.remote.figures()]
+        if self._send_to_ingress(frames.encode_frame(frames.Figures(rows))):
+            delay_s = FIGURES_S
+        else:
+            delay_s = FIGURES_S / 10  # the feed is being connected
+        self._figures_handle = asyncio.get_running_loop().call_later(delay_s, self._tell_figures)
 
     def _send_to_ingress(self, frame: bytes) -> bool:
         for feed in self._feeds.values():

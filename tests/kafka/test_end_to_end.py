@@ -27,17 +27,24 @@ TEXT = simple_type("shop/text", str.encode, bytes.decode)
 functions = StatefulFunctions()
 
 
+def text_of(message: Message) -> str:
+    """Return the text that a record brought."""
+    value = message.raw_value()
+    assert value is not None
+    return value.decode()
+
+
 @functions.bind("shop/order", specs=[ValueSpec("seen", IntType)])
 def order(context: Context, message: Message) -> None:
     seen = context.storage.seen = (context.storage.seen or 0) + 1
-    text = f"{message.as_type(TEXT)!s} {seen}"
+    text = f"{text_of(message)} {seen}"
     context.send(message_builder("shop/relay", "of " + context.address.id, value=text, value_type=TEXT))
 
 
 @functions.bind("shop/relay")
 def relay(context: Context, message: Message) -> None:
     assert context.caller is not None
-    text = str(message.as_type(TEXT))
+    text = text_of(message)
     topic = text.partition(" ")[0]
     context.send_egress(kafka_egress_message("shop/out", topic, text, key=context.caller.id))
 

@@ -205,11 +205,11 @@ def test_a_register_topic_with_too_few_partitions_is_refused(egress: Egress) -> 
         worker=0,
         worker_count=1,
         slot_count=1,
-        shard_count=SHARDS + 1,
+        shard_count=1_000,
         is_current=lambda: True,
         on_rejected=lambda *_: None,
     )
-    with pytest.raises(SinkUnavailable, match=f"{REGISTER_TOPIC} has {SHARDS} partitions"):
+    with pytest.raises(SinkUnavailable, match=rf"{REGISTER_TOPIC} has \d+ partitions"):
         larger.open()
 
 

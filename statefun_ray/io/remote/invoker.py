@@ -18,10 +18,11 @@ from typing import Final, Protocol
 from statefun_checkpoints.model import StateSpec
 from statefun_ray.core.effects import Invoke
 from statefun_ray.core.invoker import InvocationEffects, LaneSpec
+from statefun_ray.core.metrics import Figure, label
 from statefun_ray.core.state import Table
 from statefun_ray.io.remote.client import OKHTTP_CONNECTIONS, AiohttpClient, Client
 from statefun_ray.io.remote.codec import Egresses, RequestEncoder, decode_answer
-from statefun_ray.io.remote.endpoint import EndpointState, Metrics
+from statefun_ray.io.remote.endpoint import LATENCY_BUCKETS_MS, EndpointState
 from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, InvocationPostponed, ServiceUnavailable
 from statefun_ray.io.remote.target import BadUrl, Target, target_of
 from statefun_ray.io.remote.thin_client import ThinClient
@@ -225,12 +226,23 @@ class RemoteInvoker:
             if endpoint.state.is_down
         )
 
-    def metrics(self) -> dict[str, tuple[int, Metrics]]:
-        """Return requests in flight and figures of each service, by its lane."""
-        return {
-            name: (endpoint.state.in_flight, endpoint.state.metrics)
-            for name, endpoint in self._endpoints.items()
-        }
+    def figures(self) -> list[Figure]:
+        """Return what Prometheus may know of the services."""
+        result: list[Figure] = []
+        for name, endpoint in self._endpoints.items():
+            metrics, labels = endpoint.state.metrics, label("endpoint", name)
+            result.append(("statefun_remote_invocation_requests_total", labels, metrics.requests))
+            result.append(("statefun_remote_invocation_failures_total", labels, metrics.failures))
+            count = 0
+            for bound_ms, in_bucket in zip(
+                (*LATENCY_BUCKETS_MS, "+Inf"), metrics.latency_buckets, strict=True
+            ):
+                count += in_bucket
+                bucket = f'{labels},le="{bound_ms}"'
+                result.append(("statefun_remote_invocation_latency_ms_bucket", bucket, count))
+            result.append(("statefun_remote_invocation_latency_ms_sum", labels, metrics.latency_sum_ms))
+            result.append(("statefun_remote_invocation_latency_ms_count", labels, count))
+        return result
 
     def close(self) -> None:
         """Stop; connections are closed as the loop goes on."""

@@ -1,0 +1,42 @@
+"""Figures for Prometheus: what a page of them says after known work."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+
+from statefun_ray.local import LocalApplication
+from tests.remote.serving import serving
+from tests.remote.test_end_to_end import functions, module
+
+
+def page(app: LocalApplication) -> dict[str, float]:
+    """Return the values by name and labels, those of all workers added."""
+    with urllib.request.urlopen(f"{app.url}/metrics", timeout=10) as answer:
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        text = answer.read().decode()
+    result: dict[str, float] = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            name, value = line.rsplit(" ", 1)
+            name = re.sub(r'worker="\d+",?', "", name).replace("{}", "")
+            result[name] = result.get(name, 0) + float(value)
+    return result
+
+
+def test_the_page_counts_what_was_done() -> None:
+    with serving(functions) as service, LocalApplication(module=module(service.url)) as app:
+        for number in range(10):
+            app.send("shop/counter", f"id{number}", f"tell other{number}")
+        counter = 'function="shop/counter"'
+        app.wait_until(lambda: page(app).get(f"statefun_function_in_total{{{counter}}}") == 20)
+        found = page(app)
+        sent = [f"statefun_function_out_{way}_total{{{counter}}}" for way in ("local", "remote")]
+        assert sum(found[name] for name in sent) == 10
+        assert found["statefun_ingress_accepted_total"] == 10
+        assert found["statefun_worker_backlog"] == 0
+        service_label = 'endpoint="shop/*"'
+        requests = found[f"statefun_remote_invocation_requests_total{{{service_label}}}"]
+        assert requests >= 20
+        assert found[f'statefun_remote_invocation_latency_ms_bucket{{{service_label},le="+Inf"}}'] == requests
+        assert found[f"statefun_remote_invocation_failures_total{{{service_label}}}"] == 0
