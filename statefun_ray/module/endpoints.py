@@ -141,6 +141,8 @@ def _transport(field: Field) -> Transport:
     expected = f"a mapping with type: {ASYNC} or {OKHTTP} and the settings of that transport"
     kind = field.entries(expected).get("type")
     chosen = ASYNC if kind is None else kind.choice((ASYNC, OKHTTP))
+    if not chosen:
+        return AsyncTransport()  # its keys may be right for what was meant
     if chosen == OKHTTP:
         return _okhttp_timeouts(field.section(expected, ("type", "timeouts")))
     return _async(field.section(expected, ("type", *_ASYNC_KEYS)))

@@ -87,7 +87,7 @@ class Field:
         return f"{namespace}/{name}"
 
     def choice(self, choices: Sequence[str], *, any_case: bool = False) -> str:
-        """Return one of ``choices``."""
+        """Return one of ``choices``, ``""`` after a problem."""
         expected = "one of " + ", ".join(choices)
         text = self.text(expected)
         wanted = text.lower() if any_case else text
@@ -95,7 +95,7 @@ class Field:
             return wanted
         meant = nearest(text, choices)
         self.error(expected, f"did you mean {meant}?" if meant else "")
-        return choices[0]
+        return ""
 
     def integer(
         self,
@@ -238,11 +238,6 @@ class Section:
         if isinstance(self.field.node, Mapping):
             missing.error(expected, found="nothing")
         return missing
-
-    def text(self, name: str, expected: str, default: str = "") -> str:
-        """Return an optional text."""
-        found = self.get(name)
-        return default if found is None else found.text(expected)
 
     def duration_ms(self, name: str, default: int, *, least: int = 1) -> int:
         """Return an optional duration, in milliseconds."""

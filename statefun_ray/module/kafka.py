@@ -101,7 +101,8 @@ def _startup(field: Field | None, topics: set[str]) -> StartupPosition:
     expected = "a mapping with type, one of " + ", ".join(_STARTS)
     kind_field = field.entries(expected).get("type")
     kind = "" if kind_field is None else kind_field.choice(_STARTS)
-    extra = {"specific-offsets": ("offsets",), "date": ("date",)}
+    # After a mistake in the type, the other key may be right for what was meant.
+    extra = {"specific-offsets": ("offsets",), "date": ("date",), "": ("offsets", "date")}
     section = field.section(expected, ("type", *extra.get(kind, ())))
     section.need("type", "one of " + ", ".join(_STARTS))
     match kind:
@@ -191,7 +192,8 @@ def _semantic(field: Field | None) -> tuple[str, int]:
     expected = "a mapping with type, one of " + ", ".join(_SEMANTICS)
     kind_field = field.entries(expected).get("type")
     kind = "at-least-once" if kind_field is None else kind_field.choice(_SEMANTICS)
-    extra = ("transactionTimeout", "transactionTimeoutMillis") if kind == "exactly-once" else ()
+    has_timeout = kind in ("exactly-once", "")
+    extra = ("transactionTimeout", "transactionTimeoutMillis") if has_timeout else ()
     section = field.section(expected, ("type", *extra))
     section.need("type", "one of " + ", ".join(_SEMANTICS))
     if kind != "exactly-once":

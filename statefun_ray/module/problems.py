@@ -85,10 +85,16 @@ class Problems:
         return sum(problem.severity == "error" for problem in self._found)
 
     def in_order(self, sources: Iterable[str]) -> tuple[Problem, ...]:
-        """Return all problems by file, in the order of ``sources``, and by line."""
+        """Return all problems by file, in the order of ``sources``, and by line.
+
+        What was noted twice, because two readers looked at one node, is there once.
+        """
         rank = {source: index for index, source in reversed(list(enumerate(sources)))}
         return tuple(
-            sorted(self._found, key=lambda problem: (rank[problem.place.source], problem.place.line))
+            sorted(
+                dict.fromkeys(self._found),
+                key=lambda problem: (rank[problem.place.source], problem.place.line),
+            )
         )
 
 

@@ -1,0 +1,82 @@
+"""``statefun-ray validate``: what it prints, how it exits, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from statefun_ray.cli import main
+
+SOUND = "kind: io.statefun.playground.v1/ingress\nspec:\n  prot: 8090\n"
+WRONG = "kind: io.statefun.endpoints.v2/http\nspec:\n  functions: shop\n  urlPathTemplate: x\n"
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to be in, with a file that is sound and one that is not."""
+    (tmp_path / "sound.yaml").write_text(SOUND, encoding="utf-8")
+    (tmp_path / "wrong.yaml").write_text(WRONG, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("files")
+def test_warnings_alone_exit_with_0(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "sound.yaml"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "sound.yaml:3: spec.prot: warning: found the unknown key 'prot'; it is ignored; did you mean 'port'?",
+        "0 errors, 1 warning",
+    ]
+
+
+@pytest.mark.usefixtures("files")
+def test_any_error_exits_with_2_and_all_problems_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "wrong.yaml", "sound.yaml", "sound.yaml", "none.yaml"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [
+        "none.yaml",
+        "wrong.yaml:3",
+        "wrong.yaml:4",
+        "sound.yaml:2",
+        "sound.yaml:3",
+        "4 errors, 1 warning",
+    ]
+
+
+@pytest.mark.usefixtures("files")
+def test_json_is_a_line_for_each_problem(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "--json", "wrong.yaml"]) == 2
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert first == {
+        "severity": "error",
+        "file": "wrong.yaml",
+        "line": 3,
+        "key": "spec.functions",
+        "found": "'shop'",
+        "expected": "namespace/name for one function type, or namespace/* for a namespace",
+        "advice": "",
+    }
+    assert second["key"] == "spec.urlPathTemplate"
+
+
+def test_it_wants_a_file() -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["validate"])
+    assert ended.value.code == 2
+
+
+@pytest.mark.slow
+def test_nothing_of_the_runtime_is_loaded(files: Path) -> None:
+    program = (
+        "import sys; from statefun_ray.cli import main\n"
+        "code = main(['validate', 'sound.yaml'])\n"
+        "print(code, *(name for name in ('ray', 'pyarrow', 'aiohttp', 'asyncio') if name in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=files
+    )
+    assert done.stdout.splitlines()[-1] == "0"
