@@ -1,4 +1,4 @@
-"""The command line: ``statefun-ray run | validate | stop | status | snapshots | verify | sql | simulate``.
+"""The command line: ``statefun-ray run | validate | stop | status | dead-letters | snapshots | …``.
 
 Exit codes: 0 done, 1 the surroundings do not allow it or something is wrong with what was looked
 at, 2 the command has to be written differently, 130 interrupted. What is expected to go wrong is
@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_validate(commands)
     _add_stop(commands)
     _add_status(commands)
+    _add_dead_letters(commands)
     _add_storage_commands(commands)
     _add_simulate(commands)
     return parser
@@ -212,6 +213,23 @@ def _add_status(commands: Any) -> None:
     status.set_defaults(command=_status)
 
 
+def _add_dead_letters(commands: Any) -> None:
+    letters = commands.add_parser(
+        "dead-letters",
+        help="messages that nobody could process: list, show, redrive, drop",
+        description="Messages that nobody could process. A letter is named ID/LETTER, as list shows it.",
+    )
+    letters.add_argument("name", metavar="NAME")
+    letters.add_argument("action", choices=("list", "show", "redrive", "drop"))
+    letters.add_argument("letters", metavar="ID/LETTER", nargs="*", help="the letters meant")
+    letters.add_argument("--function", metavar="TYPE", help="those of one function type")
+    letters.add_argument("--all", action="store_true", help="all of them")
+    letters.add_argument("--limit", type=int, default=100, metavar="N", help="to list (default: 100)")
+    letters.add_argument("--json", action="store_true", help="a line of JSON for each letter")
+    _add_address(letters)
+    letters.set_defaults(command=_dead_letters)
+
+
 def _add_storage_commands(commands: Any) -> None:
     snapshots = commands.add_parser("snapshots", help="list the snapshots in a storage")
     snapshots.add_argument("uri", metavar="URI", help="the storage: file://, s3:// or a folder")
@@ -318,6 +336,87 @@ def _status(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _dead_letters(arguments: argparse.Namespace) -> int:
+    from statefun_ray.cluster import operate
+    from statefun_ray.cluster.errors import BadSetting
+    from statefun_ray.io.client import HttpClient, RequestFailed
+
+    named = []
+    for text in arguments.letters:
+        id, slash, letter = text.rpartition("/")
+        if not slash or not id or not letter:
+            raise BadSetting("a letter", text, "ID/LETTER, as list shows it")
+        named.append({"id": id, "letter": letter})
+    client = HttpClient(operate.url_of(arguments.name, arguments.address))
+    try:
+        if arguments.action in ("list", "show"):
+            return _show_letters(client, arguments, named)
+        choice: dict[str, Any] = {"letters": named} if named else {}
+        if arguments.function:
+            choice["function"] = arguments.function
+        if arguments.all:
+            choice["all"] = True
+        if len(choice) != 1:
+            raise BadSetting(
+                arguments.action, "nothing or several things", "letters by name, --function TYPE, or --all"
+            )
+        told = client.tell_dead_letters(arguments.action, choice)
+    except RequestFailed as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{PROG}: {arguments.name} does not answer at {client.url}: {error}", file=sys.stderr)
+        return 1
+    finally:
+        client.close()
+    what = "delivered once more" if arguments.action == "redrive" else "dropped"
+    if arguments.json:
+        _print_json({"action": arguments.action, "told": told})
+    else:
+        print(f"{told} letter{'s' * (told != 1)} will be {what}")
+    return 0
+
+
+def _show_letters(client: Any, arguments: argparse.Namespace, named: Sequence[dict[str, str]]) -> int:
+    from statefun_ray.cluster.errors import BadSetting
+
+    if arguments.action == "show" and not named:
+        raise BadSetting("show", "no letter", "ID/LETTER, as list shows it")
+    found = client.dead_letters(function=arguments.function or "", limit=1_000 if named else arguments.limit)
+    letters = found["dead_letters"]
+    if named:
+        letters = [letter for letter in letters if {"id": letter["id"], "letter": letter["letter"]} in named]
+        if len(letters) < len(named):
+            print(f"{PROG}: there is no such letter (any more); list shows those there are", file=sys.stderr)
+            return 1
+    if arguments.json or arguments.action == "show":
+        for letter in letters:
+            if arguments.json:
+                _print_json(letter)
+            else:
+                print("\n".join(f"{name}: {value}" for name, value in letter.items()))
+        return 0
+    rows = [
+        {
+            "letter": f"{letter['id']}/{letter['letter']}",
+            "function": letter["function"],
+            "type": letter["type"],
+            "attempts": letter["attempts"],
+            "last failed": _moment(letter["last_failed_ms"]),
+            "error": letter["error"],
+        }
+        for letter in letters
+    ]
+    _print_table(rows, empty="no dead letters")
+    if found["count"] > len(letters):
+        print(f"{found['count'] - len(letters)} more")
+    return 0
+
+
+def _moment(ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ms / 1000))
+
+
 def _snapshots(arguments: argparse.Namespace) -> int:
     from statefun_checkpoints.commit_log import LogReader
     from statefun_checkpoints.errors import NoApplication
@@ -341,7 +440,7 @@ def _snapshots(arguments: argparse.Namespace) -> int:
 
 
 def _snapshot_row(entry: Any) -> dict[str, Any]:
-    created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.created_at_ms / 1000))
+    created = _moment(entry.created_at_ms)
     return {
         "snapshot": entry.snapshot_id,
         "created": created,
@@ -437,6 +536,8 @@ def _print_status(status: dict[str, Any]) -> None:
     if status.get("last_error"):
         print(f"last trouble: {status['last_error']}")
     _print_table(status["processes"], empty="no process", columns=["role", "index", "pid", "node", "state"])
+    if status.get("dead_letters"):
+        print(f"dead letters: {status['dead_letters']}, see: {PROG} dead-letters {status['name']} list")
     for parked in status.get("parked_addresses", []):
         print(
             f"parked: {parked['function']}/{parked['id']} with {parked['messages']} messages: {parked['error']}"

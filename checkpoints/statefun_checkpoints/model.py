@@ -39,9 +39,10 @@ ExpireMode: TypeAlias = Literal["none", "after_write", "after_call"]
 QUEUE = "~queue"
 TIMERS = "~timers"
 FAILURES = "~failures"
+DEAD = "~dead"
 INFLIGHT = "~inflight"
 OUTBOX = "~outbox"
-KEYED_RESERVED = (QUEUE, TIMERS, FAILURES)  # kept, written and merged like user state
+KEYED_RESERVED = (QUEUE, TIMERS, FAILURES, DEAD)  # kept, written and merged like user state
 TRANSIENT_TABLES = (INFLIGHT, OUTBOX)  # whole in every snapshot
 
 

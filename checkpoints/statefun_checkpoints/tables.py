@@ -18,14 +18,15 @@ anything else                               binary, the exact bytes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import pyarrow as pa
 
 from statefun_checkpoints import values
 from statefun_checkpoints.commit_log import LogReader
 from statefun_checkpoints.errors import MissingExtra, NoApplication, NoTable
-from statefun_checkpoints.model import KEYED_RESERVED, TRANSIENT_TABLES, Entry, StateSpec, state_table
+from statefun_checkpoints.model import DEAD, KEYED_RESERVED, TRANSIENT_TABLES, Entry, StateSpec, state_table
 from statefun_checkpoints.reader import Loaded, load
 from statefun_checkpoints.resolve import find_snapshot
 from statefun_checkpoints.store import ObjectStore, open_store, run_store
@@ -55,6 +56,10 @@ def open_checkpoint(uri: str, snapshot: int | None = None) -> Checkpoint:
     return Checkpoint(store, run_store(store, find_snapshot(log, snapshot)))
 
 
+DEAD_LETTERS: Final = "io.statefun-ray/dead-letters"
+"""Table of the messages that nobody could process."""
+
+
 class Checkpoint:
     """A snapshot as tables. Rows are read, and verified, on first use.
 
@@ -82,11 +87,15 @@ class Checkpoint:
         ``.to_pandas()``, ``polars.from_arrow`` and DuckDB take it from there. Reserved tables
         (``~queue``, ``~timers``, ``~failures``, ``~inflight``, ``~outbox``) are shown as stored.
 
+        ``io.statefun-ray/dead-letters`` has the messages that nobody could process.
+
         Raises:
             NoTable: the snapshot knows no such function type.
             CorruptValue: a stored value is not of its declared type.
             MissingPart, CorruptPart: the snapshot is damaged.
         """
+        if name == DEAD_LETTERS:
+            return self._dead_letters()
         if name in (*KEYED_RESERVED, *TRANSIENT_TABLES):
             return self._reserved(name)
         function = self.entry.functions.get(name)
@@ -113,7 +122,7 @@ class Checkpoint:
         """
         connection = _duckdb()
         try:
-            for name in (*self.tables(), *KEYED_RESERVED, *TRANSIENT_TABLES):
+            for name in (*self.tables(), DEAD_LETTERS, *KEYED_RESERVED, *TRANSIENT_TABLES):
                 if name in query:  # the others are not worth decoding
                     connection.register(name, self.table(name))
             return connection.sql(query).to_arrow_table()
@@ -137,6 +146,26 @@ class Checkpoint:
         names = [rows.id[index] for index in live]
         positions = [ids.setdefault(name, len(ids)) for name in names]
         return positions, values.decode([rows.value[index] for index in live], spec, table=table, ids=names)
+
+    def _dead_letters(self) -> Any:
+        rows = self._load().state.of_table(DEAD)
+        letters = [msgspec.msgpack.decode(value) for value in rows.value if value is not None]
+        messages = [letter[0] for letter in letters]
+        callers = [f"{message[2]}/{message[3]}" if message[2] else None for message in messages]
+        return pa.table(
+            {
+                "id": pa.array(rows.id, pa.string()),
+                "letter": pa.array(rows.sub, pa.string()),
+                "function": pa.array([message[0] for message in messages], pa.string()),
+                "caller": pa.array(callers, pa.string()),
+                "type": pa.array([message[4] for message in messages], pa.string()),
+                "value": pa.array([message[5] for message in messages], pa.binary()),
+                "attempts": pa.array([letter[1] for letter in letters], pa.int64()),
+                "error": pa.array([letter[2] for letter in letters], pa.string()),
+                "first_failed_ms": pa.array([letter[3] for letter in letters], pa.int64()),
+                "last_failed_ms": pa.array([letter[4] for letter in letters], pa.int64()),
+            }
+        )
 
     def _reserved(self, name: str) -> Any:
         loaded = self._load()

@@ -197,7 +197,13 @@ class IngressCore:
             queries are open, and then the waiter is not called.
         """
         feed = self.feeds.owner_of(id)
-        if feed is None or len(self._queries) >= QUERIES_MAX_DEFAULT:
+        return None if feed is None else self.query_of(feed, function_type, id, wait_commit, waiter)
+
+    def query_of(
+        self, feed: Feed, function_type: str, id: str, wait_commit: bool, waiter: StateWaiter
+    ) -> int | None:
+        """Ask one worker; as `query`."""
+        if len(self._queries) >= QUERIES_MAX_DEFAULT:
             return None
         self._last_query_id += 1
         self._queries[self._last_query_id] = (feed, waiter)

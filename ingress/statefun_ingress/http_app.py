@@ -15,11 +15,20 @@ from starlette.types import Receive, Scope, Send
 
 from statefun_ingress.asgi import Host, HotRoutes
 from statefun_ingress.bulk import check_id
+from statefun_ingress.dead_letters import (
+    LISTED_DEFAULT,
+    LISTED_MAX,
+    chosen,
+    commands,
+    letters_of,
+    read_choice,
+)
 from statefun_ingress.errors import RequestRefused
 from statefun_ingress.feed import State
 from statefun_ingress.metrics import CONTENT_TYPE
 from statefun_ingress.openapi import HOT_PATHS, SCHEMAS
 from statefun_ingress.problems import problem_body
+from statefun_ingress.record import Events
 from statefun_ingress.registry import Target
 from statefun_ingress.values import to_base64_json, to_json
 
@@ -41,6 +50,14 @@ class AppHost(Host, Protocol):
 
     def metrics(self) -> str:
         """Return figures for Prometheus."""
+        ...
+
+    async def query_letters(self, id: str = "") -> list[State]:
+        """Return what every worker says of its dead letters, or raise RequestRefused (503)."""
+        ...
+
+    async def append(self, events: list[Events]) -> None:
+        """Make events of our own durable, or raise RequestRefused."""
         ...
 
 
@@ -97,6 +114,33 @@ def create_app(host: AppHost) -> IngressApp:
         if unready is not None:
             raise RequestRefused(503, "The ingress is not ready", unready, 1)
         return JSONResponse({"status": "ready"})
+
+    @app.get("/v1/dead-letters", tags=["dead letters"], summary="Messages that nobody could process")
+    async def dead_letters(
+        limit: int = Query(default=LISTED_DEFAULT, ge=1, le=LISTED_MAX),
+        function: str = Query(default=""),
+        id: str = Query(default=""),
+    ) -> Response:
+        letters = letters_of(await host.query_letters(id), host.registry)
+        wanted = [letter for letter in letters if function in ("", letter["function"])]
+        return JSONResponse({"dead_letters": wanted[:limit], "count": len(wanted)})
+
+    async def tell(action: str, request: Request) -> Response:
+        choice = read_choice(await request.body())
+        found = [] if choice.letters is not None else letters_of(await host.query_letters(), host.registry)
+        letters = chosen(choice, found)
+        for letter in letters:
+            check_id(letter.id)
+        await host.append(commands(action, letters))
+        return JSONResponse({"told": len(letters)}, 202)
+
+    @app.post("/v1/dead-letters/redrive", tags=["dead letters"], summary="Deliver letters once more")
+    async def redrive(request: Request) -> Response:
+        return await tell("redrive", request)
+
+    @app.post("/v1/dead-letters/drop", tags=["dead letters"], summary="Throw letters away")
+    async def drop(request: Request) -> Response:
+        return await tell("drop", request)
 
     @app.get("/metrics", tags=["health"], summary="Figures for Prometheus, of this ingress and its workers")
     async def metrics() -> Response:

@@ -18,18 +18,20 @@ from typing import Any, Final
 
 import uvicorn
 
-from statefun_ingress.asgi import Receive, Scope, Send
+from statefun_ingress.asgi import HotRoutes, Receive, Scope, Send
 from statefun_ingress.committer import Committer
 from statefun_ingress.config import IngressConfig
 from statefun_ingress.core import IngressCore
+from statefun_ingress.dead_letters import DEAD_LETTERS
 from statefun_ingress.errors import CannotListen, RequestRefused
-from statefun_ingress.feed import State
+from statefun_ingress.feed import Feed, State
 from statefun_ingress.feed_server import FeedServer
 from statefun_ingress.http_app import create_app
 from statefun_ingress.log import IngressLog
 from statefun_ingress.metrics import Row, metrics_text
 from statefun_ingress.playground import PlaygroundEgressApp, PlaygroundIngressApp
 from statefun_ingress.protocol import BoundedProtocol, bounded_protocol
+from statefun_ingress.record import NO_PRODUCER, Events, encode_chunk
 from statefun_ingress.registry import Registry
 from statefun_ingress.topics import PlaygroundTopics
 
@@ -39,6 +41,9 @@ TICK_S: Final = 0.1
 """How often deadlines are compared and idle positions moved on."""
 
 ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+EVENTS_AT_ONCE: Final = 1_000
+"""Events of our own in one record of the log."""
 
 Register = Callable[[str], Awaitable[None]]
 """Makes a log id known to whoever restores the application; awaited before anything is accepted."""
@@ -68,6 +73,7 @@ class IngressService:
             topics=PlaygroundTopics(config.playground_topics),
         )
         self._register = register
+        self._hot = HotRoutes(self)
         self._refusal: RequestRefused | None = None
         self._is_draining = False
         self._is_started = False
@@ -253,6 +259,55 @@ class IngressService:
                 1,
             )
         return found
+
+    async def query_letters(self, id: str = "") -> list[State]:
+        """Return what every worker says of its dead letters, those of one id if it is given.
+
+        Raises:
+            RequestRefused: 503, a worker is not connected or does not answer.
+        """
+        feeds = self.core.feeds.serving
+        if not feeds or len(feeds) < self.core.feeds.worker_count:
+            raise RequestRefused(
+                503,
+                "A worker is not connected",
+                f"{len(feeds)} of {self.core.feeds.worker_count} workers are connected, and each has letters of its "
+                "own; the others are starting or recovering, retry",
+                1,
+            )
+        answers = [self._ask(feed, DEAD_LETTERS, id) for feed in feeds]
+        self._feeds.flush()
+        try:
+            async with asyncio.timeout(self.config.query_timeout_s):
+                found = [await answer for answer in answers]
+        except TimeoutError:
+            found = [None]
+        letters = [state for state in found if state is not None]
+        if len(letters) < len(feeds):
+            raise RequestRefused(503, "A worker does not answer", "it may be busy or recovering; retry", 1)
+        return letters
+
+    def _ask(self, feed: Feed, function_type: str, id: str) -> asyncio.Future[State | None]:
+        future: asyncio.Future[State | None] = self._loop.create_future()
+
+        def settle(state: State | None) -> None:
+            if not future.done():
+                future.set_result(state)
+
+        if self.core.query_of(feed, function_type, id, False, settle) is None:
+            future.set_result(None)
+        return future
+
+    async def append(self, events: list[Events]) -> None:
+        """Make events of our own durable.
+
+        Raises:
+            RequestRefused: 429 or 503, nothing can be accepted now.
+        """
+        self.admit()
+        for at in range(0, len(events), EVENTS_AT_ONCE):
+            parts = [(event, encode_chunk(event)) for event in events[at : at + EVENTS_AT_ONCE]]
+            await self._hot.accept(parts, "", NO_PRODUCER)
 
     def status(self) -> dict[str, Any]:
         """Return figures for people and tools."""

@@ -150,6 +150,16 @@ def end_processes(name: str, *, patience_s: float = 0.0) -> None:
     _wait_ended(names, ANSWER_S)
 
 
+def url_of(name: str, address: str | None) -> str:
+    """Return where the HTTP ingress of an application is.
+
+    Raises:
+        UnknownApplication: there is none of this name.
+    """
+    note = registry.read_note(checked_name(name))
+    return note.url if note is not None else str(status(name, address)["url"])
+
+
 def _wait_ended(names: set[str], timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
     while True:

@@ -211,16 +211,23 @@ class Addresses:
             address.attempts, address.first_failed_ms, address.error = 0, 0, ""
             self._failures.delete((address.id, address.function_type))
         address.batch_max = min(address.lane.batch_max, address.batch_max * 2)
-        if address.waiting:
-            address.phase = Phase.READY
-            address.lane.ready.append(address)
-            self._measure(address)
-        else:
-            del self.busy[address.function_type, address.id]
+        self._go_on(address)
         return count
 
-    def failed(self, address: BusyAddress, error: str, now_ms: int, retry_deadline_ms: int) -> None:
-        """The batch in flight failed: bisect it, or back off, or park the address."""
+    def _go_on(self, address: BusyAddress) -> None:
+        address.phase = Phase.READY
+        self._measure(address)
+        if address.waiting:
+            address.lane.ready.append(address)
+        else:
+            del self.busy[address.function_type, address.id]
+
+    def failed(self, address: BusyAddress, error: str, now_ms: int, retry_deadline_ms: int) -> bool:
+        """The batch in flight failed: bisect it, or back off.
+
+        Returns:
+            Whether its deadline is over: then it is one message, to be buried or parked.
+        """
         count, address.in_flight = address.in_flight, 0
         address.error = error[:ERROR_CHARS_MAX]
         address.tried_ms = now_ms
@@ -230,14 +237,14 @@ class Addresses:
             address.phase = Phase.READY
             address.lane.ready.append(address)
             self._measure(address)
-            return
+            return False
         address.attempts += 1
         address.first_failed_ms = address.first_failed_ms or now_ms
         if now_ms - address.first_failed_ms >= retry_deadline_ms:
-            self.park(address)
-            return
+            return True
         self._back_off(address, now_ms + min(BACKOFF_MS_MAX, BACKOFF_MS_MIN << min(address.attempts - 1, 20)))
         self._remember(address, parked=False)
+        return False
 
     def postponed(self, address: BusyAddress, now_ms: int, delay_ms: int) -> None:
         """The batch in flight could not be tried: the same again after ``delay_ms``, and nobody is to blame."""
@@ -258,6 +265,16 @@ class Addresses:
         address.retry_at_ms = until_ms
         heappush(self._retries, (until_ms, address.function_type, address.id))
         self._measure(address)
+
+    def bury(self, address: BusyAddress) -> Message:
+        """Take the first message away, with the history of its failures; the address goes on with the rest."""
+        sub, message = address.waiting.popleft()
+        address.in_flight = 0
+        self._queue.delete((address.id, sub))
+        self._failures.delete((address.id, address.function_type))
+        address.attempts, address.first_failed_ms, address.error = 0, 0, ""
+        self._go_on(address)
+        return message
 
     def park(self, address: BusyAddress) -> None:
         """Stop trying: the address keeps its messages until a person decides."""

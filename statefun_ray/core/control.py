@@ -127,6 +127,7 @@ class Heartbeat(msgspec.Struct, tag="heartbeat", frozen=True):
     parked: list[tuple[str, str, str, int]]
     """``(type, id, last error, messages)`` of parked addresses, bounded."""
     parked_count: int
+    dead_letters: int = 0
     trouble: str = ""
     """What is being tried again right now, for people: a sink or the store that does not answer."""
 

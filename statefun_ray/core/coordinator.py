@@ -595,6 +595,7 @@ class Coordinator:
             "backlog": sum(heartbeat.backlog for heartbeat in heartbeats),
             "processed": max(counted, restored + sum(heartbeat.processed for heartbeat in heartbeats)),
             "parked": sum(heartbeat.parked_count for heartbeat in heartbeats),
+            "dead_letters": sum(heartbeat.dead_letters for heartbeat in heartbeats),
             "parked_addresses": [
                 {"function": function, "id": id, "error": error, "messages": messages}
                 for heartbeat in heartbeats

@@ -1,25 +1,105 @@
 """Dead letters: messages that nobody could process, kept until a person decides.
 
-What is told to them are messages too, addressed to a reserved function type with the id that the
-letter is kept under: so they take the ways of all messages, durable and exactly once, and arrive
-at the worker that keeps the letter.
+A letter is a row of the reserved table ``~dead``, so it is in every snapshot and moves with its key
+group. What is told to letters are messages too, addressed to a reserved function type with the id
+that the letter is kept under: so a command takes the ways of all messages, durable and exactly
+once, and arrives at the worker that keeps the letter.
+
+================================================  ===================================================
+command, packed                                   effect
+================================================  ===================================================
+``["add", type, value type, value, why]``         a message that never was one becomes a letter
+``["redrive", letter]``                           the letter's message is delivered once more
+``["drop", letter]``                              the letter is gone
+================================================  ===================================================
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from statefun_ray.core.addresses import ERROR_CHARS_MAX
 from statefun_ray.core.message import DEAD_LETTERS, Message
+from statefun_ray.core.state import Table
+from statefun_ray.core.timers import ordinal_sub
+
+LISTED_MAX: Final = 1_000
+"""Letters in one answer of a worker: more than a person reads at once."""
 
 Rejected: TypeAlias = tuple[str, str, str, bytes | None, str]
 """``(target type, id of the letter, value type, value, why)`` of a record that can be no message."""
 
+Letter: TypeAlias = tuple[Message, int, str, int, int]
+"""``(message, attempts, last error, first failed ms, last failed ms)`` as packed in ``~dead``."""
+
 _encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Letter] = msgspec.msgpack.Decoder(Letter)
+_command_decoder: msgspec.msgpack.Decoder[list[Any]] = msgspec.msgpack.Decoder(list[Any])
 
 
 def letter_of(rejected: Rejected) -> Message:
     """Return the message that puts a record of a source among the dead letters."""
     target_type, id, value_type, value, why = rejected
     return (DEAD_LETTERS, id, "", "", "", _encoder.encode(("add", target_type, value_type, value, why)))
+
+
+def command(action: str, letter: str) -> bytes:
+    """Return the value of a message that tells a letter to be redriven or dropped."""
+    return _encoder.encode((action, letter))
+
+
+class DeadLetters:
+    """The letters of one worker."""
+
+    __slots__ = ("_table",)
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return len(self._table.live)
+
+    def bury(
+        self, message: Message, ordinal: int, attempts: int, error: str, first_ms: int, last_ms: int
+    ) -> None:
+        """Keep a message; ``ordinal`` increases with every call and names the letter."""
+        letter: Letter = (message, attempts, error[:ERROR_CHARS_MAX], first_ms, last_ms)
+        self._table.put((message[1], ordinal_sub(ordinal)), _encoder.encode(letter))
+
+    def obey(self, message: Message, ordinal: int, now_ms: int) -> Message | None:
+        """Do what a message to the letters says.
+
+        Returns:
+            The message to be delivered once more, if that is what it says. What is not understood
+            becomes a letter itself; a letter that is not there (any more) is no error.
+        """
+        _, id, _, _, _, value = message
+        try:
+            match _command_decoder.decode(value or b""):
+                case ["add", str(target_type), str(value_type), bytes() | None as data, str(why)]:
+                    rejected: Message = (target_type, id, "", "", value_type, data)
+                    self.bury(rejected, ordinal, 0, why, now_ms, now_ms)
+                case ["redrive", str(letter)]:
+                    return self._take(id, letter)
+                case ["drop", str(letter)]:
+                    self._take(id, letter)
+                case _:
+                    raise ValueError("it is none of add, redrive and drop")
+        except ValueError as error:  # msgspec's errors are among these
+            self.bury(message, ordinal, 0, f"no command to the dead letters: {error}", now_ms, now_ms)
+        return None
+
+    def _take(self, id: str, letter: str) -> Message | None:
+        value = self._table.get((id, letter))
+        if value is None:
+            return None
+        self._table.delete((id, letter))
+        return _decoder.decode(value)[0]
+
+    def listed(self, id: str) -> list[tuple[str, str, bytes | None]]:
+        """Return ``(letter/id, target type, row)`` of the letters of ``id``, of all for "", oldest first."""
+        keys = sorted((letter, of_id) for of_id, letter in self._table.live if id in ("", of_id))[:LISTED_MAX]
+        rows = [(letter, of_id, self._table.live[of_id, letter]) for letter, of_id in keys]
+        return [(f"{letter}/{of_id}", _decoder.decode(row)[0][0], row) for letter, of_id, row in rows]

@@ -25,6 +25,8 @@ class Counters(msgspec.Struct):
     timers_replied: int = 0
     """Of those that fired: replies, which no address receives."""
     timers_cancelled: int = 0
+    buried: int = 0
+    """Of those applied: messages that became dead letters."""
     egress_rows: int = 0
     replies: int = 0
 

@@ -26,7 +26,16 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from typing import Any, Final, TypeAlias, cast
 
-from statefun_checkpoints.model import FAILURES, QUEUE, TIMERS, FunctionSpec, Rows, StateSpec, state_table
+from statefun_checkpoints.model import (
+    DEAD,
+    FAILURES,
+    QUEUE,
+    TIMERS,
+    FunctionSpec,
+    Rows,
+    StateSpec,
+    state_table,
+)
 from statefun_ray.core.key_groups import key_group_of
 
 SLICE_ROWS: Final = 2_000
@@ -220,6 +229,7 @@ class KeyedStore:
         self.queue = self.add(Table(QUEUE, ""))
         self.timers = self.add(Table(TIMERS, ""))
         self.failures = self.add(Table(FAILURES, ""))
+        self.dead = self.add(Table(DEAD, ""))
 
     def add(self, table: Table) -> Table:
         """Register ``table`` under its name."""

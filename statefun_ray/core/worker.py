@@ -38,7 +38,7 @@ from statefun_ray.core.control import (
     ToWorker,
     Trigger,
 )
-from statefun_ray.core.dead_letters import Rejected, letter_of
+from statefun_ray.core.dead_letters import DeadLetters, Rejected, letter_of
 from statefun_ray.core.effects import (
     Die,
     EgressAcknowledged,
@@ -63,7 +63,7 @@ from statefun_ray.core.key_groups import (
     worker_ranges,
 )
 from statefun_ray.core.lanes import AWAITING, INLINE, Lane
-from statefun_ray.core.message import REPLY_PREFIX, Message, unpack_message
+from statefun_ray.core.message import DEAD_LETTERS, REPLY_PREFIX, Message, unpack_message
 from statefun_ray.core.metrics import Figure, FunctionMetrics, function_figures, label
 from statefun_ray.core.outbox import Outbox
 from statefun_ray.core.remote_states import RemoteStates
@@ -97,7 +97,12 @@ class WorkerConfig:
     invocation_timeout_ms: int = 600_000
     """An awaiting invocation that takes longer has failed: it holds its address and one of the above."""
     retry_deadline_ms: int = 3_600_000
-    """An address that fails for an hour is parked."""
+    """A message that fails for an hour is given up."""
+    on_failure: str = "dead-letter"
+    """What giving up means: ``dead-letter``, ``park`` the address with all that waits for it, or
+    ``fail``: the generation ends, and all is tried again from the last snapshot."""
+    strict: bool = False
+    """Whether the first failure is one too many, and means ``fail``."""
     eager_egresses: frozenset[str] = frozenset()
     """Egresses whose rows pull the next snapshot forward, as replies do: somebody waits for them."""
     base_deltas_max: int = 20
@@ -127,6 +132,7 @@ class Worker:
         self._lanes = {lane.name: lane for lane in (inline, awaiting)}
         self._lane_by_type: dict[str, Lane] = {}
         self._remote = RemoteStates(self._store)
+        self._letters = DeadLetters(self._store.dead)
         self._addresses = Addresses(self._store.queue, self._store.failures, self._lane_of)
         self._outbox = Outbox(config.eager_egresses)
         self._feeds = LogFeeds(
@@ -343,7 +349,9 @@ class Worker:
 
     def _query(self, log_id: str, query: frames.Query) -> None:
         states: list[tuple[str, str, bytes | None]] = []
-        if query.function_type in self._functions or self._remote.knows(query.function_type):
+        if query.function_type == DEAD_LETTERS:
+            states = self._letters.listed(query.id)
+        elif query.function_type in self._functions or self._remote.knows(query.function_type):
             tables = (
                 self._remote.tables(query.function_type)
                 if self._remote.knows(query.function_type)
@@ -470,7 +478,8 @@ class Worker:
             function = self._functions.get(address.function_type)
             if function is None:
                 address.error = f"no function {address.function_type!r} in this application; it has {', '.join(self._functions)}"
-                self._addresses.park(address)
+                address.in_flight = 0
+                self._give_up(address)
                 continue
             call, _, refreshed, _ = function
             for table in refreshed:
@@ -490,7 +499,38 @@ class Worker:
 
     def _failed(self, address: BusyAddress, error: str) -> None:
         self._metrics_of(address.function_type).failures += 1
-        self._addresses.failed(address, error, self._now_ms, self.config.retry_deadline_ms)
+        is_over = self._addresses.failed(address, error, self._now_ms, self.config.retry_deadline_ms)
+        if is_over or self.config.strict:
+            self._give_up(address)
+
+    def _give_up(self, address: BusyAddress) -> None:
+        """Nobody will take the first message of this address: do what the policy says."""
+        match "fail" if self.config.strict else self.config.on_failure:
+            case "park":
+                self._addresses.park(address)
+            case "fail":
+                place = f"{address.function_type}/{address.id}"
+                self._effects.append(
+                    Die(f"a message to {place} failed, and that ends the generation: {address.error}")
+                )
+            case _:
+                attempts, error, first_ms = address.attempts, address.error, address.first_failed_ms
+                message = self._addresses.bury(address)
+                self._ordinal += 1
+                self._letters.bury(
+                    message, self._ordinal, attempts, error, first_ms or self._now_ms, self._now_ms
+                )
+                # It is done with, as far as the books go; redriven, it comes to be once more.
+                self.counters.applied += 1
+                self.counters.buried += 1
+
+    def _obey(self, message: Message) -> None:
+        self._ordinal += 1
+        redriven = self._letters.obey(message, self._ordinal, self._now_ms)
+        self.counters.applied += 1
+        if redriven is not None:
+            self.counters.emitted += 1
+            self._mailbox.append(redriven)
 
     def _invoke(self, address: BusyAddress) -> None:
         messages = self._addresses.begin(address)
@@ -523,6 +563,9 @@ class Worker:
             target_type, id, caller_type, caller_id, value_type, value = message
             function = functions.get(target_type)
             if function is None or function[0] is None or (busy and (target_type, id) in busy):
+                if target_type == DEAD_LETTERS:
+                    self._obey(message)
+                    continue
                 self._ordinal += 1
                 self._addresses.enqueue(message, self._ordinal)
                 continue
@@ -785,6 +828,7 @@ class Worker:
             result.append(("statefun_lane_is_down", labels, int(lane.is_down)))
         result.append(("statefun_worker_backlog", "", self.backlog))
         result.append(("statefun_worker_parked_addresses", "", len(self._addresses.parked)))
+        result.append(("statefun_worker_dead_letters", "", len(self._letters)))
         result.append(("statefun_worker_delayed_messages", "", len(self._timers)))
         result.append(("statefun_worker_keys", "", self._store.key_count()))
         result.append(("statefun_worker_snapshot_id", "", self._committed))
@@ -821,6 +865,7 @@ class Worker:
             processed=self.counters.applied,
             parked=parked,
             parked_count=len(self._addresses.parked),
+            dead_letters=len(self._letters),
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from statefun_sdk import BoolType, DoubleType, IntType, LongType, StringType, Type
 from statefun_sdk.types import JSON_TYPENAME
@@ -152,6 +152,25 @@ class HttpClient:
         return self._request(
             "PUT", f"/v1/functions/{quote(target)}/{quote(id, safe='')}", data, headers, producer
         )
+
+    def dead_letters(self, *, function: str = "", id: str = "", limit: int = 100) -> dict[str, Any]:
+        """Return ``{"dead_letters": [...], "count": all there are}``, oldest first."""
+        query = urlencode({"function": function, "id": id, "limit": limit})
+        found: dict[str, Any] = self._request("GET", f"/v1/dead-letters?{query}", b"", {}, None).data
+        return found
+
+    def tell_dead_letters(self, action: str, choice: Mapping[str, Any]) -> int:
+        """``redrive`` or ``drop`` letters; return how many were told, which is durable then.
+
+        Args:
+            action: what they are told.
+            choice: ``{"letters": [{"id": …, "letter": …}]}``, ``{"function": …}`` or ``{"all": True}``.
+        """
+        headers = {"content-type": "application/json"}
+        reply = self._request(
+            "POST", f"/v1/dead-letters/{action}", json.dumps(choice).encode(), headers, None
+        )
+        return int(reply.data["told"])
 
     def _request(
         self, method: str, path: str, body: bytes, headers: dict[str, str], producer: tuple[str, int] | None

@@ -99,6 +99,17 @@ class WorkerHostConfig:
     """Limits of `WorkerConfig` that differ from their defaults."""
 
 
+def module_settings(module: Module) -> dict[str, Any]:
+    """Return what a module says of the limits and policies of the worker core."""
+    policy = module.failure_policy
+    return {
+        "eager_egresses": module.eager_egresses,
+        "retry_deadline_ms": policy.retry_ms,
+        "on_failure": policy.then,
+        "strict": policy.strict,
+    }
+
+
 class WorkerFailure(Exception):
     """Why a worker ended; ``is_final`` if the next generation would end in the same way."""
 
@@ -242,7 +253,7 @@ class WorkerHost:
                 worker_count=plan.worker_count,
                 key_group_count=plan.key_group_count,
                 shard_count=plan.shard_count,
-                **{"eager_egresses": config.module.eager_egresses, **config.core},
+                **{**module_settings(config.module), **config.core},
             ),
             invoker,
         )

@@ -163,6 +163,7 @@ class SimulatedWorker(Process):
             feed_window=rng.choice([2, 16, 8_192]),
             invocations_max=rng.choice([1, 3, 1_024]),
             retry_deadline_ms=simulation.retry_deadline_ms,
+            on_failure="park",
             base_deltas_max=rng.choice([2, 5, 20]),
             base_rows_min=rng.choice([5, 10_000]),
         )

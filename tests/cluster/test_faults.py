@@ -98,7 +98,8 @@ def test_a_function_that_blocks_for_30_seconds_is_named_and_survived(app: Cluste
 
 def test_a_function_that_always_raises_is_parked_and_delays_nobody(tmp_path: Path) -> None:
     tuning = Tuning(
-        coordinator=ALERT.coordinator, worker={**ALERT.worker, "core": {"retry_deadline_ms": 500}}
+        coordinator=ALERT.coordinator,
+        worker={**ALERT.worker, "core": {"retry_deadline_ms": 500, "on_failure": "park"}},
     )
     with ClusterApplication(TARGET, tmp_path, tuning=tuning) as app, Producers(app.running.url) as producers:
         for number in range(3):

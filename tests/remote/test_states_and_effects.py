@@ -175,7 +175,9 @@ def test_what_cannot_be_is_not_applied_by_half(ask: object) -> None:
 
     with serving(storing(NUMBER)) as service:
         service.behaviour = nonsense
-        with LocalApplication(module=module_of(service), worker={"retry_deadline_ms": 200}) as app:
+        with LocalApplication(
+            module=module_of(service), worker={"retry_deadline_ms": 200, "on_failure": "park"}
+        ) as app:
             app.send("ns/other", "bad", "x")
             for number in range(20):
                 assert app.ask("ns/other", "x", str(number)) == str(number)
@@ -194,7 +196,7 @@ def test_a_function_that_nobody_serves_stops_nothing() -> None:
         )
         service.deploy(functions)
         app.send("ns/keep", "a", "x")
-        app.wait_until(lambda: app.status()["parked"] == 1)
+        app.wait_until(lambda: app.status()["dead_letters"] == 1)
         service.deploy(storing(NUMBER))
         assert app.ask("ns/other", "x", "b") == "b"
 
@@ -211,7 +213,9 @@ def test_a_service_that_asks_for_its_states_for_ever_is_stopped() -> None:
 
     with serving(storing(NUMBER)) as service:
         service.behaviour = forgetful
-        with LocalApplication(module=module_of(service), worker={"retry_deadline_ms": 200}) as app:
+        with LocalApplication(
+            module=module_of(service), worker={"retry_deadline_ms": 200, "on_failure": "park"}
+        ) as app:
             app.send("ns/keep", "bad", "1")
             assert app.ask("ns/keep", "good", "1") == "was None"
             app.wait_until(lambda: app.status()["parked"] == 1)

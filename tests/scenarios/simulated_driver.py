@@ -162,6 +162,7 @@ class _Stage(Simulation):
             "backlog_max": 50_000,
             "invocations_max": 1_024,
             "retry_deadline_ms": 3_600_000,
+            "on_failure": "dead-letter",
             **worker,
         }
         self.coordinator_settings = dict(coordinator)

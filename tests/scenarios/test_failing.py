@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("kind", ["error", "exit", "cancel"])
 def test_a_poison_message_parks_its_address_and_nobody_else(play: Play, kind: str) -> None:
-    app = play(workers=2, worker={"retry_deadline_ms": 200})
+    app = play(workers=2, worker={"retry_deadline_ms": 200, "on_failure": "park"})
     app.send("story/fragile", "bad", {})
     app.send("story/fragile", "bad", {"poison": kind})
     app.send("story/fragile", "bad", {})
@@ -37,8 +37,26 @@ def test_a_poison_message_parks_its_address_and_nobody_else(play: Play, kind: st
     assert app.status()["generation"] == 1
 
 
+def test_a_poison_message_becomes_a_dead_letter_and_its_address_goes_on(play: Play) -> None:
+    app = play(workers=2, worker={"retry_deadline_ms": 200}, snapshot_interval_s=0.1)
+    for body in ({}, {"poison": True}, {}):
+        app.send("story/fragile", "bad", body)
+    app.wait_until(lambda: app.status()["dead_letters"] == 1, what="a letter")
+    app.wait_until(lambda: app.state("story/fragile", "bad") == {"count": 2}, what="the rest")
+    app.snapshot()
+
+    app.kill_worker(0)
+    app.kill_worker(1)
+    app.wait_until(
+        lambda: app.status()["generation"] >= 2 and app.status()["dead_letters"] == 1, what="a letter still"
+    )
+    app.restart(workers=1)
+    app.wait_until(lambda: app.status()["dead_letters"] == 1, what="a letter after a restart")
+    assert app.ask("story/fragile", "bad", {}) == 3
+
+
 def test_a_parked_address_stays_parked_through_a_kill_and_is_tried_again_after_a_stop(play: Play) -> None:
-    app = play(workers=2, worker={"retry_deadline_ms": 100}, snapshot_interval_s=0.1)
+    app = play(workers=2, worker={"retry_deadline_ms": 100, "on_failure": "park"}, snapshot_interval_s=0.1)
     app.send("story/fragile", "bad", {"poison": True})
     app.wait_until(lambda: app.status()["parked"] == 1, what="parked")
     app.snapshot()

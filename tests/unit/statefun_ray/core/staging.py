@@ -147,6 +147,7 @@ class Actor:
             "worker_count": worker_count,
             "key_group_count": KEY_GROUPS,
             "shard_count": SHARDS,
+            "on_failure": "park",
         }
         self.core = Worker(WorkerConfig(**{**given, **config}), script)
         self.now_ms = NOW

@@ -30,8 +30,11 @@ class Desk:
         address = self.lane.ready.popleft()
         return address, [(each[5] or b"").decode() for each in self.addresses.begin(address)]
 
-    def fail(self, address: BusyAddress, now_ms: int, error: str = "broken") -> None:
-        self.addresses.failed(address, error, now_ms, DEADLINE_MS)
+    def fail(self, address: BusyAddress, now_ms: int, error: str = "broken") -> bool:
+        is_over = self.addresses.failed(address, error, now_ms, DEADLINE_MS)
+        if is_over:
+            self.addresses.park(address)
+        return is_over
 
     def restarted(self, *, retry_parked: bool = False) -> Desk:
         desk = Desk()
@@ -140,7 +143,7 @@ def test_a_restart_keeps_order_attempts_and_deadline() -> None:
     assert [id for address, _ in (again.begin(), again.begin()) for id in address.id] == ["2", "1"]
     again.addresses.begin(restored)
     restored.in_flight = 1
-    again.fail(restored, 10 + DEADLINE_MS)
+    assert again.fail(restored, 10 + DEADLINE_MS)
     assert restored.phase is Phase.PARKED
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from statefun_checkpoints.model import StateSpec
@@ -29,7 +31,7 @@ def fragile(call: Call) -> None:
 PLAYS = {"a/log": remember, "a/fragile": fragile}
 
 
-def actor(**config: int) -> Actor:
+def actor(**config: Any) -> Actor:
     return Actor(Script(PLAYS, awaiting=["a/slow"]), **config).start()
 
 

@@ -1,0 +1,128 @@
+"""Dead letters over HTTP: what workers say of them, and what is told to them. Pure.
+
+Reading is a question to every worker. Telling is an event like any other, in the ingress log before
+it is answered: so a letter is delivered once more exactly once, whatever crashes meanwhile.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from statefun_ingress.errors import RequestRefused
+from statefun_ingress.feed import State
+from statefun_ingress.record import Events
+from statefun_ingress.registry import Registry
+from statefun_ingress.values import to_json
+
+DEAD_LETTERS: Final = "io.statefun-ray/dead-letters"
+"""The reserved function type that letters are told things by."""
+
+LISTED_DEFAULT: Final = 100
+LISTED_MAX: Final = 1_000
+
+Message: TypeAlias = tuple[str, str, str, str, str, bytes | None]
+
+_Row: TypeAlias = tuple[Message, int, str, int, int]
+"""As a worker keeps a letter; see ``statefun_ray.core.dead_letters``."""
+
+_row_decoder: msgspec.msgpack.Decoder[_Row] = msgspec.msgpack.Decoder(_Row)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Named(msgspec.Struct, forbid_unknown_fields=True):
+    """One letter, as a client names it."""
+
+    id: str
+    letter: str
+
+
+class Choice(msgspec.Struct, forbid_unknown_fields=True):
+    """Which letters something is told: some by name, those of a function, or all."""
+
+    letters: list[Named] | None = None
+    function: str | None = None
+    all: bool = False
+
+
+_choice_decoder = msgspec.json.Decoder(Choice)
+
+
+def read_choice(body: bytes) -> Choice:
+    """Return what a request chooses.
+
+    Raises:
+        RequestRefused: 400, it chooses nothing or several things.
+    """
+    try:
+        choice = _choice_decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise RequestRefused(400, "The request cannot be understood", f"{error}; {_HOW}") from error
+    if (choice.letters is not None) + (choice.function is not None) + choice.all != 1:
+        raise RequestRefused(400, "The request cannot be understood", _HOW)
+    return choice
+
+
+_HOW: Final = (
+    'send one of {"letters": [{"id": "...", "letter": "..."}]}, {"function": "namespace/type"}, {"all": true}'
+)
+
+
+def letters_of(answers: Iterable[State], registry: Registry) -> list[dict[str, Any]]:
+    """Return the letters in the workers' answers as JSON values, oldest first."""
+    letters: list[dict[str, Any]] = []
+    for answer in answers:
+        for name, _, row in answer.states:
+            if row is None:
+                continue
+            (target_type, id, caller_type, caller_id, value_type, value), attempts, error, first, last = (
+                _row_decoder.decode(row)
+            )
+            letters.append(
+                {
+                    "id": name.partition("/")[2],
+                    "letter": name.partition("/")[0],
+                    "function": target_type,
+                    "target_id": id,
+                    "caller": f"{caller_type}/{caller_id}" if caller_type else None,
+                    "type": value_type,
+                    **_value(registry, value_type, value),
+                    "attempts": attempts,
+                    "error": error,
+                    "first_failed_ms": first,
+                    "last_failed_ms": last,
+                }
+            )
+    letters.sort(key=lambda letter: (letter["last_failed_ms"], letter["id"], letter["letter"]))
+    return letters
+
+
+def _value(registry: Registry, value_type: str, value: bytes | None) -> dict[str, Any]:
+    if value is None:
+        return {"value": None}
+    text = to_json(value_type, value, is_json=registry.is_json_type(value_type))
+    if text is not None:
+        return {"value": msgspec.json.decode(text)}
+    return {"base64": base64.b64encode(value).decode()}
+
+
+def chosen(choice: Choice, letters: list[dict[str, Any]]) -> list[Named]:
+    """Return the letters that a choice means."""
+    if choice.letters is not None:
+        return choice.letters
+    return [
+        Named(letter["id"], letter["letter"])
+        for letter in letters
+        if choice.all or letter["function"] == choice.function
+    ]
+
+
+def commands(action: str, letters: Iterable[Named]) -> list[Events]:
+    """Return the events that tell letters to be redriven or dropped."""
+    return [
+        Events.of_one(DEAD_LETTERS, letter.id, "", "", "", _encode((action, letter.letter)))
+        for letter in letters
+    ]

@@ -1,0 +1,109 @@
+"""Dead letters over HTTP, in a whole application: listed, delivered once more, dropped; a restart between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from statefun_ray.api import open_checkpoint
+from statefun_ray.io.client import RequestFailed
+from statefun_ray.local import LocalApplication
+from statefun_sdk import Context, IntType, Message, StatefulFunctions, StringType, ValueSpec
+
+POISON = {"poison"}
+
+functions = StatefulFunctions()
+
+
+@functions.bind("shop/cart", specs=[ValueSpec("count", IntType), ValueSpec("last", StringType)])
+def cart(context: Context, message: Message) -> None:
+    text = message.as_string() or ""
+    if text in POISON:
+        raise ValueError(f"{text} is too much")
+    context.storage.count = (context.storage.count or 0) + 1
+    context.storage.last = text
+
+
+@pytest.fixture(autouse=True)
+def poison() -> None:
+    POISON.clear()
+    POISON.add("poison")
+
+
+def application(folder: Path) -> LocalApplication:
+    return LocalApplication(
+        functions,
+        storage=folder / "storage",
+        log_dir=folder / "log",
+        snapshot_interval_s=0.1,
+        worker={"retry_deadline_ms": 150},
+    )
+
+
+def letters(app: LocalApplication, **wanted: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = app.client.dead_letters(**wanted)["dead_letters"]
+    return found
+
+
+def test_letters_are_listed_redriven_and_dropped(tmp_path: Path) -> None:
+    with application(tmp_path) as app:
+        for id in ("ada", "bob", "eve"):
+            for text in ("one", "poison", "two"):
+                app.send("shop/cart", id, text)
+        app.wait_until(lambda: app.status()["dead_letters"] == 3)
+        assert {id: app.state("shop/cart", id)["count"] for id in ("ada", "bob", "eve")} == dict.fromkeys(
+            ("ada", "bob", "eve"), 2
+        )
+        found = letters(app)
+        assert sorted(letter["id"] for letter in found) == ["ada", "bob", "eve"]
+        first = found[0]
+        assert (first["function"], first["value"], first["caller"]) == ("shop/cart", "poison", None)
+        assert first["error"] == "ValueError: poison is too much"
+        assert first["attempts"] >= 2
+        assert first["last_failed_ms"] >= first["first_failed_ms"] > 0
+        assert letters(app, function="shop/other") == []
+        assert [letter["id"] for letter in letters(app, id="bob")] == ["bob"]
+
+        app.kill_worker(0)
+        app.restart(workers=3)
+        app.wait_until(lambda: app.status()["dead_letters"] == 3)
+        POISON.clear()
+        bob = next(letter for letter in letters(app) if letter["id"] == "bob")
+        named = {"letters": [{"id": "bob", "letter": bob["letter"]}]}
+        assert app.client.tell_dead_letters("redrive", named) == 1
+        app.wait_until(lambda: app.state("shop/cart", "bob") == {"count": 3, "last": "poison"})
+        assert app.client.tell_dead_letters("redrive", named) == 1  # gone: nothing happens
+        eve = next(letter for letter in letters(app) if letter["id"] == "eve")
+        assert (
+            app.client.tell_dead_letters("drop", {"letters": [{"id": "eve", "letter": eve["letter"]}]}) == 1
+        )
+        assert app.client.tell_dead_letters("redrive", {"function": "shop/cart"}) >= 1
+        app.wait_until(lambda: app.status()["dead_letters"] == 0)
+        app.wait_until(lambda: app.state("shop/cart", "ada")["count"] == 3)
+        app.snapshot()
+        assert [app.state("shop/cart", id)["count"] for id in ("ada", "bob", "eve")] == [3, 3, 2]
+
+
+def test_letters_are_a_table(tmp_path: Path) -> None:
+    with application(tmp_path) as app:
+        app.send("shop/cart", "ada", "poison")
+        app.wait_until(lambda: app.status()["dead_letters"] == 1)
+        app.snapshot()
+        storage = (tmp_path / "storage").as_uri()
+        [row] = open_checkpoint(storage).table("io.statefun-ray/dead-letters").to_pylist()
+        assert (row["id"], row["function"], row["type"]) == ("ada", "shop/cart", "io.statefun.types/string")
+        assert row["error"] == "ValueError: poison is too much"
+        sql = 'SELECT id, attempts FROM "io.statefun-ray/dead-letters"'
+        assert open_checkpoint(storage).sql(sql).to_pylist()[0]["id"] == "ada"
+
+
+@pytest.mark.parametrize(
+    "choice", [{}, {"all": True, "function": "a/b"}, {"letters": [{"id": "x"}]}, {"al": True}, {"all": False}]
+)
+def test_what_chooses_nothing_or_too_much_is_refused(tmp_path: Path, choice: dict[str, Any]) -> None:
+    with application(tmp_path) as app:
+        with pytest.raises(RequestFailed, match=r'send one of \{"letters"') as refused:
+            app.client.tell_dead_letters("drop", choice)
+        assert refused.value.status == 400
