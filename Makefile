@@ -9,7 +9,7 @@ SEEDS ?= 2000
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format unit simulate simulate-coverage mutants cluster bench lock clean
+.PHONY: help smoke setup demo test lint format unit simulate simulate-coverage mutants cluster bench lock clean
 
 help: ## what can be run
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ simulate-coverage: setup ## branches of the core that the simulator alone reache
 
 mutants: setup ## one-line bugs in the core, and the seed that finds each
 	@$(BIN)/python -m tests.simulation.mutants
+
+smoke: setup ## 100,000 commands through each interpreter, workers and services killed at random
+	@$(BIN)/python -m tests.smoke
 
 cluster: setup ## the tests that start a real Ray cluster
 	@$(BIN)/python -m pytest -m cluster
