@@ -1,0 +1,167 @@
+"""Remote functions beside what their service can do: ``python -m benchmarks remote``.
+
+The ceiling is the service driven directly, by the same HTTP client with batches as large as those
+that the runtime made, and nothing else. Runtime, driver and service share the machine's cores in
+both cases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from statefun_ray.io.remote.codec import RequestEncoder
+from statefun_ray.io.remote.target import target_of
+from statefun_ray.io.remote.thin_client import ThinClient
+from statefun_ray.local import LocalApplication, new_event_loop
+from statefun_ray.module.model import AsyncTransport, Endpoint, Module
+from statefun_sdk import Context, Message, StatefulFunctions, message_builder
+from tests.parts.conftest import service_of
+from tests.parts.processes import ServiceProcess
+
+FUNCTION: Final = "lab/counter"
+STRING: Final = "io.statefun.types/string"
+SERVICES: Final = {"ours": "our SDK", "fork": "Python fork 3.5.0", "js": "JavaScript 3.3.0"}
+KEYS: Final = {1: 200_000, 100: 200_000, 10_000: 40_000}
+"""Keys -> messages of a run."""
+
+CONNECTIONS: Final = 32
+CEILING_S: Final = 2.0
+AT_ONCE: Final = 500
+
+functions = StatefulFunctions()
+
+
+@functions.bind("bench/spark")
+def spark(context: Context, message: Message) -> None:
+    """Send many messages on: the load is made inside, so that no ingress is measured."""
+    first, count, keys = map(int, (message.as_string() or "").split())
+    for number in range(first, first + count):
+        context.send(message_builder(FUNCTION, f"k{number % keys}", str_value="."))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One service at one number of keys."""
+
+    messages_per_s: float
+    mean_batch: float
+    ceiling_per_s: float
+
+    @property
+    def ratio(self) -> float:
+        """Of the ceiling, what was reached."""
+        return self.messages_per_s / self.ceiling_per_s
+
+
+def measure(kind: str, keys: int, messages: int) -> Measured:
+    """Run messages through the runtime, then drive the service with batches as large."""
+    with _running(kind) as (service, app):
+        _send(app, 2_000, min(keys, 100))  # states become known, connections open
+        before = _requests(app)
+        began_s = time.perf_counter()
+        _send(app, messages, keys)
+        took_s = time.perf_counter() - began_s
+        batch = messages / max(1, _requests(app) - before)
+        app.crash()
+        ceiling = _ceiling(service, keys, max(1, round(batch)))
+    return Measured(messages / took_s, batch, ceiling)
+
+
+def idle_ms(kind: str, count: int = 300) -> tuple[float, float]:
+    """Return p50 and p99 of one request that waits for its committed reply, nothing else going on."""
+    with _running(kind) as (_, app):
+        times = []
+        for number in range(count):
+            began_s = time.perf_counter()
+            app.ask(FUNCTION, f"k{number % 10}", "x")
+            times.append(time.perf_counter() - began_s)
+    times.sort()
+    return times[count // 2] * 1000, times[count * 99 // 100] * 1000
+
+
+@contextlib.contextmanager
+def _running(kind: str) -> Iterator[tuple[ServiceProcess, LocalApplication]]:
+    with tempfile.TemporaryDirectory() as folder:
+        service = service_of(kind, Path(folder) / "service.log")
+        service.start()
+        try:
+            module = Module(endpoints=(Endpoint("lab/*", service.url),))
+            app = LocalApplication(functions, module=module, workers=1, worker={"backlog_max": 1_000_000})
+            logging.disable(logging.ERROR)
+            try:
+                with app:
+                    yield service, app
+            except RuntimeError:
+                raise
+            finally:
+                logging.disable(logging.NOTSET)
+        finally:
+            service.kill()
+
+
+def _send(app: LocalApplication, messages: int, keys: int) -> None:
+    before = _applied(app)
+    sparks = range(0, messages, AT_ONCE)
+    app.client.send_many(
+        {"target": "bench/spark", "id": f"s{first}", "type": STRING, "value": f"{first} {AT_ONCE} {keys}"}
+        for first in sparks
+    )
+    wanted = before + messages + len(sparks)
+    while _applied(app) < wanted:
+        time.sleep(0.005)
+
+
+def _core(app: LocalApplication) -> Any:
+    spawner: Any = app._spawner
+    return spawner.hosts[0]._loop
+
+
+def _applied(app: LocalApplication) -> int:
+    return int(_core(app).core.counters.applied)
+
+
+def _requests(app: LocalApplication) -> int:
+    rows = _core(app)._invoker.remote.figures()
+    return int(sum(value for name, _, value in rows if name == "statefun_remote_invocation_requests_total"))
+
+
+def _ceiling(service: ServiceProcess, keys: int, batch: int) -> float:
+    loop = new_event_loop()
+    try:
+        return loop.run_until_complete(_drive(service.url, keys, batch))
+    finally:
+        loop.close()
+
+
+async def _drive(url: str, keys: int, batch: int) -> float:
+    """Return messages per second of a service, driven by nothing but the client."""
+    endpoint = Endpoint("lab/*", url)
+    target = target_of(endpoint, FUNCTION)
+    client = ThinClient(AsyncTransport())
+    encoder = RequestEncoder(FUNCTION)
+    messages = [(FUNCTION, "k", "bench/spark", "s", STRING, b"\x0a\x01.")] * batch
+    bodies = [
+        encoder.encode(f"k{number}", [("count", "io.statefun.types/int", b"\x0d\x01\0\0\0")], messages)
+        for number in range(min(keys, 1_000))
+    ]
+    deadline_s = time.perf_counter() + CEILING_S
+    done = 0
+
+    async def one(at: int) -> None:
+        nonlocal done
+        while time.perf_counter() < deadline_s:
+            at += 1
+            await client.post(target, bodies[at % len(bodies)])
+            done += batch
+
+    await asyncio.gather(*(one(at) for at in range(min(CONNECTIONS, keys))))
+    await client.close()
+    return done / CEILING_S
