@@ -13,6 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from statefun_sdk import batches
 from statefun_sdk.errors import UnknownFunctionError, UserValueError
 from statefun_sdk.functions import StatefulFunctions
 from statefun_sdk.request_reply import MalformedRequestError, RequestReplyHandler
@@ -25,6 +26,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CONTENT_TYPE: Final = b"application/octet-stream"
+_BATCH: Final = batches.CONTENT_TYPE.encode()
+_BATCH_HEADER: Final = batches.HEADER.encode()
 HEALTH_PATH: Final = "/healthz"
 
 REQUEST_BYTES_MAX_DEFAULT: Final = 64 << 20
@@ -62,8 +65,8 @@ class _App:
             return
         if scope["type"] != "http":
             raise UserValueError(f"functions are served over HTTP, not over {scope['type']}")
-        status, content_type, body = await self._answer(scope, receive)
-        headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+        status, content_type, body, *further = await self._answer(scope, receive)
+        headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *further]
         if status == 405:
             headers.append((b"allow", b"POST"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -79,13 +82,16 @@ class _App:
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes, bytes]:
+    async def _answer(
+        self, scope: Scope, receive: Receive
+    ) -> tuple[int, bytes, bytes] | tuple[int, bytes, bytes, tuple[bytes, bytes]]:
         if scope["path"] == HEALTH_PATH and scope["method"] in ("GET", "HEAD"):
             return _text(200, "ok")
         if scope["method"] != "POST":
             return _text(405, f"{scope['method']} is not allowed, a batch of invocations is sent by POST")
         content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-        if content_type.partition(b";")[0].strip().lower() not in (b"", CONTENT_TYPE):
+        media_type = content_type.partition(b";")[0].strip().lower()
+        if media_type not in (b"", CONTENT_TYPE, _BATCH):
             return _text(
                 415, f"content type {content_type.decode('latin-1')!r} is not {CONTENT_TYPE.decode()}"
             )
@@ -93,7 +99,12 @@ class _App:
         if request is None:
             return _text(413, f"the request has more than {self._request_bytes_max} bytes")
         try:
-            return 200, CONTENT_TYPE, await self._handler.handle_async(request)
+            if media_type == _BATCH:
+                return 200, _BATCH, await self._handler.handle_batch_async(request)
+            answer, may_join = await self._handler.handle_and_tell_async(request)
+            if may_join and any(name == _BATCH_HEADER for name, _ in scope["headers"]):
+                return 200, CONTENT_TYPE, answer, (_BATCH_HEADER, batches.VERSION.encode())
+            return 200, CONTENT_TYPE, answer
         except MalformedRequestError as error:
             return _text(400, str(error))
         except UnknownFunctionError as error:

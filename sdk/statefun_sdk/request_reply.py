@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterator
+import logging
+from collections.abc import Awaitable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, Final
@@ -18,6 +19,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 
 from statefun_sdk.address import split_typename
+from statefun_sdk.batches import DONE, FAILED, join_answers, split_requests
 from statefun_sdk.context import Context
 from statefun_sdk.errors import StateFunError, UserTypeError, UserValueError
 from statefun_sdk.functions import BoundFunction, StatefulFunctions
@@ -25,6 +27,8 @@ from statefun_sdk.messages import Message
 from statefun_sdk.protocol import FromFunction, ToFunction
 from statefun_sdk.specs import ValueSpec
 from statefun_sdk.storage import StateTable, Storage
+
+logger = logging.getLogger(__name__)
 
 BLOCKING_THREADS_DEFAULT: Final = 32
 """Threads for ``blocking=True`` functions: they mostly wait, so more than there are cores."""
@@ -84,15 +88,65 @@ class RequestReplyHandler:
             UnknownFunctionError: the target is not bound.
             Exception: what the function raises; nothing of the batch is to be applied.
         """
+        answer, _ = await self.handle_and_tell_async(request_bytes)
+        return answer
+
+    async def handle_and_tell_async(self, request_bytes: bytes) -> tuple[bytes, bool]:
+        """As ``handle_async``, and tell whether requests for this function may come many in one.
+
+        They may for a plain function: one that waits would hold up the answers of all others.
+        """
         batch = _Batch(self._functions, request_bytes)
+        function = batch.function
         if not batch.missing:
-            if batch.function.is_async:
+            if function.is_async:
                 await batch.run_async()
-            elif batch.function.blocking:
+            elif function.blocking:
                 await asyncio.get_running_loop().run_in_executor(self._thread_pool(), batch.run_in_thread)
             else:
                 batch.run()
-        return batch.answer()
+        return batch.answer(), not (function.is_async or function.blocking)
+
+    async def handle_batch_async(self, body: bytes) -> bytes:
+        """Answer many requests that came as one; see ``statefun_sdk.batches``.
+
+        Plain functions are called one after another, async and blocking ones run beside each
+        other. One that raises fails for itself.
+
+        Raises:
+            MalformedRequestError: the body is not a row of requests; a single one that is none
+                fails for itself.
+        """
+        try:
+            requests = split_requests(body)
+        except ValueError as error:
+            raise MalformedRequestError(f"the body is not a row of requests: {error}") from None
+        answers: list[tuple[int, bytes]] = [(FAILED, b"")] * len(requests)
+        waiting: list[Awaitable[None]] = []
+        for place, request in enumerate(requests):
+            try:
+                batch = _Batch(self._functions, request)
+                if batch.missing or not (batch.function.is_async or batch.function.blocking):
+                    if not batch.missing:
+                        batch.run()
+                    answers[place] = DONE, batch.answer()
+                else:
+                    waiting.append(self._run_beside(batch, place, answers))
+            except Exception as error:  # noqa: BLE001 - user code may raise anything; the item carries it
+                answers[place] = FAILED, _failure(error)
+        if waiting:
+            await asyncio.gather(*waiting)
+        return join_answers(answers)
+
+    async def _run_beside(self, batch: _Batch, place: int, answers: list[tuple[int, bytes]]) -> None:
+        try:
+            if batch.function.is_async:
+                await batch.run_async()
+            else:
+                await asyncio.get_running_loop().run_in_executor(self._thread_pool(), batch.run_in_thread)
+            answers[place] = DONE, batch.answer()
+        except Exception as error:  # noqa: BLE001 - user code may raise anything; the item carries it
+            answers[place] = FAILED, _failure(error)
 
     def handle_sync(self, request_bytes: bytes) -> bytes:
         """Answer one request in the calling thread, as ``handle_async`` does.
@@ -122,6 +176,11 @@ class RequestReplyHandler:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="blocking-function")
         return self._pool
+
+
+def _failure(error: Exception) -> bytes:
+    logger.error("a batch failed and has no effects; the runtime tries it again", exc_info=error)
+    return f"{type(error).__name__}: {error}".encode()
 
 
 class _Batch:

@@ -364,10 +364,13 @@ class WorkerLoop:
         error: str | None = None
         timeout_ms = self.core.config.invocation_timeout_ms
         # A transport has a time of its own for each request, and may be told to be patient.
-        is_embedded = self._invoker.is_embedded(effect.function_type)
-        limit = asyncio.timeout(timeout_ms / 1000 if is_embedded else None)
+        limit: asyncio.Timeout | None = None
         try:
-            async with limit:
+            if self._invoker.is_embedded(effect.function_type):
+                limit = asyncio.timeout(timeout_ms / 1000)
+                async with limit:
+                    effects = await self._invoker.run(effect)
+            else:
                 effects = await self._invoker.run(effect)
         except InvocationPostponed as postponed:
             delay_ms = postponed.delay_ms
@@ -385,7 +388,7 @@ class WorkerLoop:
             # User code may raise anything; the address carries it and tries again.
             self._failures.report(effect.function_type, effect.id, raised)
             error = describe_error(raised)
-            if limit.expired():
+            if limit is not None and limit.expired():
                 error = (
                     f"{effect.function_type}/{effect.id} was not done after invocation_timeout ({timeout_ms} ms); "
                     "its effects are discarded and it is tried again"

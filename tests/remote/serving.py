@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 
-from statefun_sdk import RequestReplyHandler, StatefulFunctions
+from statefun_sdk import RequestReplyHandler, StatefulFunctions, batches
 from statefun_sdk.asgi import AsgiApp, asgi_app
 from statefun_sdk.protocol import FromFunction, ToFunction
 
@@ -25,11 +25,13 @@ Behaviour = Callable[[ToFunction, bytes], Awaitable[Answer | None]]
 class Service:
     """One service; it can be stopped and started again at the same port."""
 
-    def __init__(self, functions: StatefulFunctions) -> None:
+    def __init__(self, functions: StatefulFunctions, *, speaks_batches: bool = False) -> None:
         self.handler = RequestReplyHandler(functions)
         self.requests: list[ToFunction] = []
         self.headers: list[dict[str, str]] = []
         self.behaviour: Behaviour | None = None
+        self.speaks_batches = speaks_batches
+        """Whether it takes many requests in one; older services, and those of other SDKs, do not."""
         self._plain: AsgiApp = asgi_app(self.handler)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -78,32 +80,48 @@ class Service:
                 return
             body += event.get("body", b"")
             more = event.get("more_body", False)
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        self.headers.append(headers)
+        if headers["content-type"] == batches.CONTENT_TYPE:
+            await self._take_batch(scope, body, send)
+            return
+        if not self.speaks_batches:
+            scope["headers"] = [pair for pair in scope["headers"] if pair[0] != batches.HEADER.encode()]
         request = ToFunction.FromString(body)
         self.requests.append(request)
-        self.headers.append({name.decode(): value.decode() for name, value in scope["headers"]})
         answer = await self.behaviour(request, body) if self.behaviour is not None else None
         if answer is None:
-            sent = False
+            await self._plain(scope, _replay(body), send)
+        else:
+            await _answer(send, *answer)
 
-            async def replay() -> Any:
-                nonlocal sent
-                if sent:
-                    return {"type": "http.disconnect"}
-                sent = True
-                return {"type": "http.request", "body": body, "more_body": False}
-
-            await self._plain(scope, replay, send)
+    async def _take_batch(self, scope: Any, body: bytes, send: Any) -> None:
+        if not self.speaks_batches:
+            await _answer(send, 415, {"content-type": "text/plain"}, b"what is this?")
             return
-        status, headers, content = answer
-        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": status, "headers": raw})
-        await send({"type": "http.response.body", "body": content})
+        self.requests += [ToFunction.FromString(request) for request in batches.split_requests(body)]
+        await self._plain(scope, _replay(body), send)
+
+
+def _replay(body: bytes) -> Callable[[], Awaitable[Any]]:
+    events = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Any:
+        return events.pop() if events else {"type": "http.disconnect"}
+
+    return receive
+
+
+async def _answer(send: Any, status: int, headers: dict[str, str], content: bytes) -> None:
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": content})
 
 
 @contextmanager
-def serving(functions: StatefulFunctions) -> Iterator[Service]:
+def serving(functions: StatefulFunctions, *, speaks_batches: bool = False) -> Iterator[Service]:
     """Run a service until the context ends."""
-    service = Service(functions)
+    service = Service(functions, speaks_batches=speaks_batches)
     service.start()
     try:
         yield service

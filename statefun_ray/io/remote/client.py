@@ -33,8 +33,13 @@ HEADERS: Final = {"Content-Type": CONTENT_TYPE, "Accept": CONTENT_TYPE, "User-Ag
 class Client(Protocol):
     """Makes requests to one service."""
 
-    async def post(self, target: Target, body: bytes) -> bytes:
+    async def post(self, target: Target, body: bytes, function_type: str = "") -> bytes:
         """Return the body of a successful response.
+
+        Args:
+            target: where to.
+            body: a ``ToFunction``.
+            function_type: that it is for; requests for functions that allow it may travel together.
 
         Raises:
             ServiceUnavailable: nobody is there, or says that it cannot answer now.
@@ -71,7 +76,7 @@ class AiohttpClient:
                 sock_read=transport.read_ms / 1000,
             )
 
-    async def post(self, target: Target, body: bytes) -> bytes:
+    async def post(self, target: Target, body: bytes, function_type: str = "") -> bytes:
         """See `Client.post`."""
         try:
             return await self._attempt(target, body)

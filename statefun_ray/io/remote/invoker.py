@@ -154,7 +154,7 @@ class RemoteInvoker:
         for _ in range(ROUNDS_MAX):
             states = function.states_of(invoke.id)
             body = function.encoder.encode(invoke.id, states, invoke.messages)
-            answer = await self._request(function.endpoint, function.target, body)
+            answer = await self._request(function.endpoint, function.target, body, invoke.function_type)
             decoded = decode_answer(answer, invoke.function_type, function.tables, self._egresses)
             if not isinstance(decoded, dict):
                 return decoded
@@ -168,11 +168,11 @@ class RemoteInvoker:
             f"{', '.join(asked) or 'none'}; nothing was executed"
         )
 
-    async def _request(self, endpoint: _Endpoint, target: Target, body: bytes) -> bytes:
+    async def _request(self, endpoint: _Endpoint, target: Target, body: bytes, function_type: str) -> bytes:
         state = endpoint.state
         begun_in, begun_ms = state.begun(), _now_ms()
         try:
-            answer = await endpoint.client.post(target, body)
+            answer = await endpoint.client.post(target, body, function_type)
         except ServiceUnavailable as error:
             now_ms = _now_ms()
             if error.answered:

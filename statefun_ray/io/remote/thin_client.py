@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final, cast
 
@@ -21,9 +21,18 @@ from statefun_ray.io.remote.codec import CONTENT_TYPE
 from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, ServiceUnavailable
 from statefun_ray.io.remote.target import Target
 from statefun_ray.module.model import AsyncTransport
+from statefun_sdk import batches
+
+JOINED_MAX: Final = 128
+"""Requests that travel as one: enough that the request itself costs little."""
+
+JOINED_BYTES_MAX: Final = 4 << 20
 
 HEAD_BYTES_MAX: Final = 65_536
 """Of an answer; the parser itself would take any number."""
+
+
+_BATCH_HEADER: Final = batches.HEADER.encode()
 
 
 class _Broken(Exception):
@@ -40,20 +49,104 @@ class ThinClient:
         self._keep_s = transport.pool_ttl_ms / 1000 or float("inf")
         self._idle: dict[tuple[str, int], deque[_Connection]] = {}
         self._open: set[_Connection] = set()
-        self._heads: dict[str, bytes] = {}
+        self._heads: dict[tuple[str, str], bytes] = {}
+        self._joining: set[tuple[str, str]] = set()
+        """``(url, function type)`` whose service takes many requests in one."""
+        self._gathered: dict[str, list[tuple[bytes, str, asyncio.Future[bytes]]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def post(self, target: Target, body: bytes) -> bytes:
+    async def post(self, target: Target, body: bytes, function_type: str = "") -> bytes:
         """See `client.Client.post`."""
+        if (target.url, function_type) not in self._joining:
+            answer, offers = await self._post(target, body, CONTENT_TYPE)
+            if offers:
+                self._joining.add((target.url, function_type))
+            return answer
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[bytes] = loop.create_future()
+        waiting = self._gathered.get(target.url)
+        if waiting is None:
+            waiting = self._gathered[target.url] = []
+            # What else begins in this turn of the loop comes along.
+            loop.call_soon(self._send_gathered, target)
+        waiting.append((body, function_type, answered))
+        return await answered
+
+    def _send_gathered(self, target: Target) -> None:
+        waiting = self._gathered.pop(target.url)
+        while waiting:
+            count, size = 0, 0
+            for body, _, _ in waiting[:JOINED_MAX]:
+                size += len(body)
+                if count and size > JOINED_BYTES_MAX:
+                    break
+                count += 1
+            task = asyncio.get_running_loop().create_task(self._post_joined(target, waiting[:count]))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            waiting = waiting[count:]
+
+    async def _post_joined(
+        self, target: Target, items: list[tuple[bytes, str, asyncio.Future[bytes]]]
+    ) -> None:
+        """Send many requests as one, and give each its answer, or what went wrong with all."""
+        try:
+            body = batches.join_requests(item[0] for item in items)
+            answer, _ = await self._post(target, body, batches.CONTENT_TYPE)
+            answers = batches.split_answers(answer)
+            if len(answers) != len(items):
+                raise BadAnswer(f"{target.url} answered {len(answers)} of {len(items)} requests")
+        except CallTimedOut as error:
+            # One of them, probably. Alone, each is answered for itself.
+            self._joining.difference_update((target.url, item[1]) for item in items)
+            _fail(items, error)
+        except BadAnswer:
+            # An older version of the service, perhaps: one at a time is what everybody knows.
+            self._joining.difference_update((target.url, item[1]) for item in items)
+            alone = [self._settle(answered, self._post_alone(target, one)) for one, _, answered in items]
+            await asyncio.gather(*alone)
+        except ValueError as error:
+            _fail(items, BadAnswer(f"{target.url}: {error}"))
+        except BaseException as error:
+            _fail(items, error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for (_, _, answered), (outcome, data) in zip(items, answers, strict=True):
+                if answered.done():
+                    continue
+                if outcome == batches.DONE:
+                    answered.set_result(data)
+                else:
+                    answered.set_exception(BadAnswer(f"{target.url}: {data.decode(errors='replace')}"))
+
+    async def _post_alone(self, target: Target, body: bytes) -> bytes:
+        answer, _ = await self._post(target, body, CONTENT_TYPE)
+        return answer
+
+    @staticmethod
+    async def _settle(answered: asyncio.Future[bytes], work: Awaitable[bytes]) -> None:
+        try:
+            answer = await work
+        except Exception as error:  # noqa: BLE001 - whoever waits for the answer gets it
+            if not answered.done():
+                answered.set_exception(error)
+        else:
+            if not answered.done():
+                answered.set_result(answer)
+
+    async def _post(self, target: Target, body: bytes, content_type: str) -> tuple[bytes, bool]:
+        """Return the answer, and whether the service takes many requests in one."""
         loop = asyncio.get_running_loop()
         connection = self._kept(target, loop.time())
         if connection is not None:
             try:
-                return await self._exchange(connection, target, body, loop)
+                return await self._exchange(connection, target, body, content_type, loop)
             except _Broken:
                 pass  # the service had closed it: that says nothing of the service
         connection = await self._connect(target, loop)
         try:
-            return await self._exchange(connection, target, body, loop)
+            return await self._exchange(connection, target, body, content_type, loop)
         except _Broken as broken:
             raise ServiceUnavailable(
                 f"{target.url}: the connection broke before an answer: {broken}"
@@ -64,6 +157,8 @@ class ThinClient:
         for connection in list(self._open):
             connection.abort()
         self._idle.clear()
+        for task in list(self._tasks):
+            task.cancel()
 
     def _kept(self, target: Target, now_s: float) -> _Connection | None:
         idle = self._idle.get((target.host, target.port))
@@ -93,9 +188,14 @@ class ThinClient:
         return protocol
 
     async def _exchange(
-        self, connection: _Connection, target: Target, body: bytes, loop: asyncio.AbstractEventLoop
-    ) -> bytes:
-        answered = connection.send(self._head(target) + b"%d\r\n\r\n" % len(body), body)
+        self,
+        connection: _Connection,
+        target: Target,
+        body: bytes,
+        content_type: str,
+        loop: asyncio.AbstractEventLoop,
+    ) -> tuple[bytes, bool]:
+        answered = connection.send(self._head(target, content_type) + b"%d\r\n\r\n" % len(body), body)
         timer = loop.call_later(self._call_s, connection.time_out)
         try:
             await answered
@@ -116,7 +216,7 @@ class ThinClient:
             self._idle.setdefault((target.host, target.port), deque()).append(connection)
         else:
             connection.abort()
-        if connection.status != 200 or connection.content_type != CONTENT_TYPE:
+        if connection.status != 200 or connection.content_type != content_type:
             check_head(
                 target.url,
                 connection.status,
@@ -125,23 +225,35 @@ class ThinClient:
                 is_case_sensitive=False,
                 now=datetime.now(UTC),
             )
+            if content_type != CONTENT_TYPE:
+                raise BadAnswer(f"{target.url} does not answer many requests in one")
         if connection.encoding:
             raise BadAnswer(f"{target.url} answered with content encoding {connection.encoding!r}, unasked")
-        return connection.take_body()
+        return connection.take_body(), connection.offers_batches
 
-    def _head(self, target: Target) -> bytes:
-        head = self._heads.get(target.url)
+    def _head(self, target: Target, content_type: str) -> bytes:
+        head = self._heads.get((target.url, content_type))
         if head is None:
-            head = self._heads[target.url] = (
+            head = self._heads[target.url, content_type] = (
                 f"POST {target.path} HTTP/1.1\r\n"
                 f"Host: {target.authority}\r\n"
-                f"Content-Type: {CONTENT_TYPE}\r\n"
-                f"Accept: {CONTENT_TYPE}\r\n"
+                f"Content-Type: {content_type}\r\n"
+                f"Accept: {content_type}\r\n"
+                f"{batches.HEADER}: {batches.VERSION}\r\n"
                 "User-Agent: statefun\r\n"
                 "Connection: keep-alive\r\n"
                 "Content-Length: "
             ).encode("latin-1")
         return head
+
+
+def _fail(items: list[tuple[bytes, str, asyncio.Future[bytes]]], error: BaseException) -> None:
+    for _, _, answered in items:
+        if not answered.done():
+            if isinstance(error, Exception):
+                answered.set_exception(error)
+            else:
+                answered.cancel()
 
 
 class _TooLarge(Exception):
@@ -172,6 +284,7 @@ class _Connection(asyncio.Protocol):
         self.fresh_until_s = 0.0
         self.status = 0
         self.content_type = self.retry_after = self.encoding = ""
+        self.offers_batches = False
 
     # --- what the client does -------------------------------------------------------------
 
@@ -188,6 +301,7 @@ class _Connection(asyncio.Protocol):
         self._head_size = 0
         self.status = 0
         self.content_type = self.retry_after = self.encoding = ""
+        self.offers_batches = False
         if len(body) < 65_536:
             transport.write(head + body)
         else:
@@ -262,6 +376,8 @@ class _Connection(asyncio.Protocol):
             self.content_type = value.decode("latin-1")
         elif name == b"retry-after":
             self.retry_after = value.decode("latin-1")
+        elif name == _BATCH_HEADER:
+            self.offers_batches = value == batches.VERSION.encode()
         elif name == b"content-encoding":
             self.encoding = value.decode("latin-1")
         elif name in (b"content-length", b"transfer-encoding"):

@@ -12,7 +12,7 @@ functions = StatefulFunctions()  # noqa: F405
 
 
 @functions.bind("lab/counter", specs=[ValueSpec("count", IntType)])  # noqa: F405
-async def counter(context, message):
+def counter(context, message):
     context.storage.count = (context.storage.count or 0) + 1
     if context.caller is not None and message.is_string() and message.as_string() == "x":
         context.send(
