@@ -54,7 +54,7 @@ class ClusterApplication:
         deployment = plan_deployment(
             self.target,
             workers=self.workers,
-            worker_cpus=0.4,
+            worker_cpus=0.25,
             http="127.0.0.1:0",
             storage=str(self.folder / "storage"),
             log_dir=str(self.folder / "log"),

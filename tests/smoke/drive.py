@@ -36,6 +36,8 @@ from tests.smoke.commands import (
 SERVICES: Final = Path(__file__).parent / "services"
 INTERPRETERS: Final = ("embedded", "ours", "official", "js")
 CHUNK: Final = 100
+REPEATED_SHARE: Final = 0.1
+"""Of requests that are sent twice with the same number, though they were answered."""
 
 
 class SmokeFailed(AssertionError):
@@ -57,6 +59,12 @@ class Application(Protocol):
 
     def start(self) -> Any:
         """Start again after `crash`."""
+
+    def status(self) -> dict[str, Any]:
+        """Say which generation runs."""
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 30.0, what: str = "") -> None:
+        """Poll until ``condition`` is true."""
 
 
 @dataclass
@@ -217,6 +225,10 @@ class Driver:
         while True:
             try:
                 self._app.client.send_many(events, producer=("smoke", self._sequence))
+                if self._random.random() < REPEATED_SHARE:
+                    # As a producer does whose answer got lost.
+                    self._app.client.send_many(events, producer=("smoke", self._sequence))
+                    self.outcome.repeated_requests += 1
             except (OSError, RequestFailed) as error:
                 is_final = isinstance(error, RequestFailed) and error.status not in (429, 503)
                 if is_final or time.monotonic() > deadline_s:
@@ -229,7 +241,11 @@ class Driver:
     # --- breaking -------------------------------------------------------------------------
 
     def _kill(self) -> None:
+        # A worker that is not there could not be killed, and would be counted all the same.
+        self._app.wait_until(lambda: self._app.status()["phase"] == "running", 60, "running")
+        generation = self._app.status()["generation"]
         self._app.kill_worker(self._random.randrange(self._workers))
+        self._app.wait_until(lambda: self._app.status()["generation"] > generation, 60, "a new generation")
         self.outcome.kills += 1
         self._say(f"killed a worker, {self.outcome.kills} so far")
 

@@ -32,6 +32,7 @@ def test_every_counter_is_right_whatever_dies(interpreter: str, tmp_path: Path) 
             outcome = driver.run(timeout_s=120)
     assert outcome.kills >= 5
     assert outcome.crashes == 1
+    assert outcome.repeated_requests > 0
     assert outcome.endpoint_restarts == (0 if service is None else 2)
     assert outcome.increments > 1_500
 
