@@ -108,7 +108,8 @@ class _App:
         except MalformedRequestError as error:
             return _text(400, str(error))
         except UnknownFunctionError as error:
-            return _text(404, str(error))
+            # Not 404: the runtime may ask an older instance during an upgrade, and is to try again.
+            return _text(500, str(error))
         except Exception as error:
             logger.exception("a batch failed and has no effects; the runtime tries it again")
             return _text(500, f"{type(error).__name__}: {error}")

