@@ -360,7 +360,7 @@ def _dead_letters(arguments: argparse.Namespace) -> int:
             raise BadSetting(
                 arguments.action, "nothing or several things", "letters by name, --function TYPE, or --all"
             )
-        told = client.tell_dead_letters(arguments.action, choice)
+        told, has_more = client.tell_dead_letters(arguments.action, choice)
     except RequestFailed as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 1
@@ -371,9 +371,11 @@ def _dead_letters(arguments: argparse.Namespace) -> int:
         client.close()
     what = "delivered once more" if arguments.action == "redrive" else "dropped"
     if arguments.json:
-        _print_json({"action": arguments.action, "told": told})
+        _print_json({"action": arguments.action, "told": told, "more": has_more})
     else:
         print(f"{told} letter{'s' * (told != 1)} will be {what}")
+        if has_more:
+            print("there are more: say it once more when these are gone")
     return 0
 
 
@@ -408,8 +410,8 @@ def _show_letters(client: Any, arguments: argparse.Namespace, named: Sequence[di
         for letter in letters
     ]
     _print_table(rows, empty="no dead letters")
-    if found["count"] > len(letters):
-        print(f"{found['count'] - len(letters)} more")
+    if found["count"] > len(letters) or found["more"]:
+        print(f"{'at least ' * found['more']}{found['count'] - len(letters)} more")
     return 0
 
 

@@ -23,6 +23,7 @@ DEAD_LETTERS: Final = "io.statefun-ray/dead-letters"
 
 LISTED_DEFAULT: Final = 100
 LISTED_MAX: Final = 1_000
+"""Letters that a worker says at once."""
 
 Message: TypeAlias = tuple[str, str, str, str, str, bytes | None]
 
@@ -98,6 +99,11 @@ def letters_of(answers: Iterable[State], registry: Registry) -> list[dict[str, A
             )
     letters.sort(key=lambda letter: (letter["last_failed_ms"], letter["id"], letter["letter"]))
     return letters
+
+
+def is_cut(answers: Iterable[State]) -> bool:
+    """Return whether some worker has more letters than it says at once."""
+    return any(len(answer.states) >= LISTED_MAX for answer in answers)
 
 
 def _value(registry: Registry, value_type: str, value: bytes | None) -> dict[str, Any]:

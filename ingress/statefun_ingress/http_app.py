@@ -20,6 +20,7 @@ from statefun_ingress.dead_letters import (
     LISTED_MAX,
     chosen,
     commands,
+    is_cut,
     letters_of,
     read_choice,
 )
@@ -52,7 +53,7 @@ class AppHost(Host, Protocol):
         """Return figures for Prometheus."""
         ...
 
-    async def query_letters(self, id: str = "") -> list[State]:
+    async def query_letters(self, id: str = "", function: str = "") -> list[State]:
         """Return what every worker says of its dead letters, or raise RequestRefused (503)."""
         ...
 
@@ -121,18 +122,21 @@ def create_app(host: AppHost) -> IngressApp:
         function: str = Query(default=""),
         id: str = Query(default=""),
     ) -> Response:
-        letters = letters_of(await host.query_letters(id), host.registry)
-        wanted = [letter for letter in letters if function in ("", letter["function"])]
-        return JSONResponse({"dead_letters": wanted[:limit], "count": len(wanted)})
+        answers = await host.query_letters(id, function)
+        letters = letters_of(answers, host.registry)
+        found = {"dead_letters": letters[:limit], "count": len(letters), "more": is_cut(answers)}
+        return JSONResponse(found)
 
     async def tell(action: str, request: Request) -> Response:
         choice = read_choice(await request.body())
-        found = [] if choice.letters is not None else letters_of(await host.query_letters(), host.registry)
-        letters = chosen(choice, found)
+        answers = (
+            [] if choice.letters is not None else await host.query_letters(function=choice.function or "")
+        )
+        letters = chosen(choice, letters_of(answers, host.registry))
         for letter in letters:
             check_id(letter.id)
         await host.append(commands(action, letters))
-        return JSONResponse({"told": len(letters)}, 202)
+        return JSONResponse({"told": len(letters), "more": is_cut(answers)}, 202)
 
     @app.post("/v1/dead-letters/redrive", tags=["dead letters"], summary="Deliver letters once more")
     async def redrive(request: Request) -> Response:

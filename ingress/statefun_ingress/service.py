@@ -260,8 +260,8 @@ class IngressService:
             )
         return found
 
-    async def query_letters(self, id: str = "") -> list[State]:
-        """Return what every worker says of its dead letters, those of one id if it is given.
+    async def query_letters(self, id: str = "", function: str = "") -> list[State]:
+        """Return what every worker says of its dead letters, those of one id or function if it is given.
 
         Raises:
             RequestRefused: 503, a worker is not connected or does not answer.
@@ -275,7 +275,8 @@ class IngressService:
                 "own; the others are starting or recovering, retry",
                 1,
             )
-        answers = [self._ask(feed, DEAD_LETTERS, id) for feed in feeds]
+        asked = f"{DEAD_LETTERS}#{function}"
+        answers = [self._ask(feed, asked, id) for feed in feeds]
         self._feeds.flush()
         try:
             async with asyncio.timeout(self.config.query_timeout_s):

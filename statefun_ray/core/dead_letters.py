@@ -98,8 +98,21 @@ class DeadLetters:
         self._table.delete((id, letter))
         return _decoder.decode(value)[0]
 
-    def listed(self, id: str) -> list[tuple[str, str, bytes | None]]:
-        """Return ``(letter/id, target type, row)`` of the letters of ``id``, of all for "", oldest first."""
-        keys = sorted((letter, of_id) for of_id, letter in self._table.live if id in ("", of_id))[:LISTED_MAX]
-        rows = [(letter, of_id, self._table.live[of_id, letter]) for letter, of_id in keys]
-        return [(f"{letter}/{of_id}", _decoder.decode(row)[0][0], row) for letter, of_id, row in rows]
+    def listed(self, id: str, function_type: str = "") -> list[tuple[str, str, bytes | None]]:
+        """Return ``(letter/id, target type, row)`` of letters, oldest first, at most ``LISTED_MAX``.
+
+        Args:
+            id: those kept under this id; all for "".
+            function_type: those to this function; all for "".
+        """
+        listed: list[tuple[str, str, bytes | None]] = []
+        for letter, of_id in sorted(
+            (letter, of_id) for of_id, letter in self._table.live if id in ("", of_id)
+        ):
+            row = self._table.live[of_id, letter]
+            target_type = _decoder.decode(row)[0][0]
+            if function_type in ("", target_type):
+                listed.append((f"{letter}/{of_id}", target_type, row))
+                if len(listed) == LISTED_MAX:
+                    break
+        return listed

@@ -349,8 +349,9 @@ class Worker:
 
     def _query(self, log_id: str, query: frames.Query) -> None:
         states: list[tuple[str, str, bytes | None]] = []
-        if query.function_type == DEAD_LETTERS:
-            states = self._letters.listed(query.id)
+        kind, _, of_function = query.function_type.partition("#")
+        if kind == DEAD_LETTERS:
+            states = self._letters.listed(query.id, of_function)
         elif query.function_type in self._functions or self._remote.knows(query.function_type):
             tables = (
                 self._remote.tables(query.function_type)

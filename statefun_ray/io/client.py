@@ -154,13 +154,17 @@ class HttpClient:
         )
 
     def dead_letters(self, *, function: str = "", id: str = "", limit: int = 100) -> dict[str, Any]:
-        """Return ``{"dead_letters": [...], "count": all there are}``, oldest first."""
+        """Return ``{"dead_letters": [...], "count": …, "more": …}``, oldest first.
+
+        ``more`` is true when a worker has more than it says at once: then ``count`` is too low.
+        """
         query = urlencode({"function": function, "id": id, "limit": limit})
         found: dict[str, Any] = self._request("GET", f"/v1/dead-letters?{query}", b"", {}, None).data
         return found
 
-    def tell_dead_letters(self, action: str, choice: Mapping[str, Any]) -> int:
-        """``redrive`` or ``drop`` letters; return how many were told, which is durable then.
+    def tell_dead_letters(self, action: str, choice: Mapping[str, Any]) -> tuple[int, bool]:
+        """``redrive`` or ``drop`` letters; return how many were told, which is durable then, and whether
+        there are more of that kind, to be told in the same way once these are gone.
 
         Args:
             action: what they are told.
@@ -170,7 +174,7 @@ class HttpClient:
         reply = self._request(
             "POST", f"/v1/dead-letters/{action}", json.dumps(choice).encode(), headers, None
         )
-        return int(reply.data["told"])
+        return int(reply.data["told"]), bool(reply.data["more"])
 
     def _request(
         self, method: str, path: str, body: bytes, headers: dict[str, str], producer: tuple[str, int] | None

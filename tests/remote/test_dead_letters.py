@@ -72,18 +72,40 @@ def test_letters_are_listed_redriven_and_dropped(tmp_path: Path) -> None:
         POISON.clear()
         bob = next(letter for letter in letters(app) if letter["id"] == "bob")
         named = {"letters": [{"id": "bob", "letter": bob["letter"]}]}
-        assert app.client.tell_dead_letters("redrive", named) == 1
+        assert app.client.tell_dead_letters("redrive", named) == (1, False)
         app.wait_until(lambda: app.state("shop/cart", "bob") == {"count": 3, "last": "poison"})
-        assert app.client.tell_dead_letters("redrive", named) == 1  # gone: nothing happens
+        assert app.client.tell_dead_letters("redrive", named) == (1, False)  # gone: nothing happens
         eve = next(letter for letter in letters(app) if letter["id"] == "eve")
-        assert (
-            app.client.tell_dead_letters("drop", {"letters": [{"id": "eve", "letter": eve["letter"]}]}) == 1
-        )
-        assert app.client.tell_dead_letters("redrive", {"function": "shop/cart"}) >= 1
+        assert app.client.tell_dead_letters(
+            "drop", {"letters": [{"id": "eve", "letter": eve["letter"]}]}
+        ) == (1, False)
+        assert app.client.tell_dead_letters("redrive", {"function": "shop/cart"})[0] >= 1
         app.wait_until(lambda: app.status()["dead_letters"] == 0)
         app.wait_until(lambda: app.state("shop/cart", "ada")["count"] == 3)
         app.snapshot()
         assert [app.state("shop/cart", id)["count"] for id in ("ada", "bob", "eve")] == [3, 3, 2]
+
+
+def test_what_does_not_fit_into_one_answer_is_said_and_told_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("statefun_ray.core.dead_letters.LISTED_MAX", 5)
+    monkeypatch.setattr("statefun_ingress.dead_letters.LISTED_MAX", 5)
+    with application(tmp_path) as app:
+        for number in range(30):
+            app.send("shop/cart", f"id{number}", "poison")
+        app.wait_until(lambda: app.status()["dead_letters"] == 30)
+        found = app.client.dead_letters()
+        assert found["more"]
+        assert found["count"] <= 10
+        POISON.clear()
+        has_more, told = True, 0
+        while has_more:
+            count, has_more = app.client.tell_dead_letters("redrive", {"all": True})
+            told += count
+            app.wait_until(lambda told=told: app.status()["dead_letters"] == 30 - told)  # type: ignore[misc]
+        app.wait_until(lambda: app.status()["dead_letters"] == 0)
+        assert [app.state("shop/cart", f"id{n}")["count"] for n in range(30)] == [1] * 30
 
 
 def test_letters_are_a_table(tmp_path: Path) -> None:
