@@ -99,8 +99,6 @@ def _running(kind: str) -> Iterator[tuple[ServiceProcess, LocalApplication]]:
             try:
                 with app:
                     yield service, app
-            except RuntimeError:
-                raise
             finally:
                 logging.disable(logging.NOTSET)
         finally:

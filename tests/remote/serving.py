@@ -32,6 +32,8 @@ class Service:
         self.behaviour: Behaviour | None = None
         self.speaks_batches = speaks_batches
         """Whether it takes many requests in one; older services, and those of other SDKs, do not."""
+        self.batch_answer: bytes | None = None
+        """What it answers to many requests in one, instead of what the functions say."""
         self._plain: AsgiApp = asgi_app(self.handler)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -98,6 +100,9 @@ class Service:
     async def _take_batch(self, scope: Any, body: bytes, send: Any) -> None:
         if not self.speaks_batches:
             await _answer(send, 415, {"content-type": "text/plain"}, b"what is this?")
+            return
+        if self.batch_answer is not None:
+            await _answer(send, 200, {"content-type": batches.CONTENT_TYPE}, self.batch_answer)
             return
         self.requests += [ToFunction.FromString(request) for request in batches.split_requests(body)]
         await self._plain(scope, _replay(body), send)

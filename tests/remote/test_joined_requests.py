@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
+import pytest
+
 from statefun_ray.local import LocalApplication
+from statefun_ray.module.model import AsyncTransport
 from statefun_sdk import Context, IntType, Message, StatefulFunctions, ValueSpec
 from statefun_sdk.batches import HEADER
 from tests.remote.serving import Service, serving
@@ -60,3 +66,48 @@ def test_a_service_that_knows_it_no_more_is_asked_one_by_one() -> None:
         assert HEADER in service.headers[-1]
         assert joined(service) > 0
         assert len(service.headers) - before >= 100
+
+
+@pytest.mark.parametrize(
+    "answer", [b"\x00\x00\x00\x00\x09x", b"", b"nonsense"], ids=["cut off", "none", "nonsense"]
+)
+def test_an_answer_that_is_no_row_of_outcomes_ends_the_agreement(answer: bytes) -> None:
+    with (
+        serving(functions, speaks_batches=True) as service,
+        LocalApplication(module=module(service.url), workers=1) as app,
+    ):
+        send(app, range(100))
+        app.wait_until(lambda: all(counted(app, f"id{n}") == 1 for n in range(100)))
+        service.batch_answer = answer
+        send(app, range(100))
+        app.wait_until(lambda: all(counted(app, f"id{n}") == 2 for n in range(100)))
+        assert app.status()["dead_letters"] == 0
+
+
+def test_one_that_hangs_holds_up_its_neighbours_once() -> None:
+    hanging = threading.Event()
+    slow = StatefulFunctions()
+
+    @slow.bind("shop/counter", specs=[ValueSpec("count", IntType)])
+    def count_slowly(context: Context, message: Message) -> None:
+        context.storage.count = (context.storage.count or 0) + 1
+        if message.as_string() == "hang" and not hanging.is_set():
+            hanging.set()
+            time.sleep(1.5)
+
+    impatient = AsyncTransport(call_ms=500)
+    with (
+        serving(slow, speaks_batches=True) as service,
+        LocalApplication(module=module(service.url, transport=impatient), workers=1) as app,
+    ):
+        send(app, range(60))
+        app.wait_until(lambda: all(counted(app, f"id{n}") == 1 for n in range(60)))
+        before = joined(service)
+        assert before > 0
+        send(app, range(1), "hang")
+        send(app, range(1, 60))
+        app.wait_until(lambda: all(counted(app, f"id{n}") == 2 for n in range(60)))
+        after = joined(service)
+        send(app, range(60))
+        app.wait_until(lambda: all(counted(app, f"id{n}") == 3 for n in range(60)))
+        assert joined(service) == after

@@ -26,6 +26,9 @@ from statefun_sdk import batches
 JOINED_MAX: Final = 128
 """Requests that travel as one: enough that the request itself costs little."""
 
+ALONE_S: Final = 60.0
+"""After a time-out of joined requests."""
+
 JOINED_BYTES_MAX: Final = 4 << 20
 
 HEAD_BYTES_MAX: Final = 65_536
@@ -52,6 +55,8 @@ class ThinClient:
         self._heads: dict[tuple[str, str], bytes] = {}
         self._joining: set[tuple[str, str]] = set()
         """``(url, function type)`` whose service takes many requests in one."""
+        self._alone_until_s: dict[str, float] = {}
+        """By url: until when requests are not joined, after one that was not answered in time."""
         self._gathered: dict[str, list[tuple[bytes, str, asyncio.Future[bytes]]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -59,7 +64,7 @@ class ThinClient:
         """See `client.Client.post`."""
         if (target.url, function_type) not in self._joining:
             answer, offers = await self._post(target, body, CONTENT_TYPE)
-            if offers:
+            if offers and asyncio.get_running_loop().time() >= self._alone_until_s.get(target.url, 0.0):
                 self._joining.add((target.url, function_type))
             return answer
         loop = asyncio.get_running_loop()
@@ -93,11 +98,11 @@ class ThinClient:
         try:
             body = batches.join_requests(item[0] for item in items)
             answer, _ = await self._post(target, body, batches.CONTENT_TYPE)
-            answers = batches.split_answers(answer)
-            if len(answers) != len(items):
-                raise BadAnswer(f"{target.url} answered {len(answers)} of {len(items)} requests")
+            answers = _split(target, answer, len(items))
         except CallTimedOut as error:
-            # One of them, probably. Alone, each is answered for itself.
+            # One of them, probably. Alone, each is answered for itself; and for a while, or the one would
+            # hold up others again as soon as any has succeeded.
+            self._alone_until_s[target.url] = asyncio.get_running_loop().time() + ALONE_S
             self._joining.difference_update((target.url, item[1]) for item in items)
             _fail(items, error)
         except BadAnswer:
@@ -105,8 +110,6 @@ class ThinClient:
             self._joining.difference_update((target.url, item[1]) for item in items)
             alone = [self._settle(answered, self._post_alone(target, one)) for one, _, answered in items]
             await asyncio.gather(*alone)
-        except ValueError as error:
-            _fail(items, BadAnswer(f"{target.url}: {error}"))
         except BaseException as error:
             _fail(items, error)
             if not isinstance(error, Exception):
@@ -245,6 +248,16 @@ class ThinClient:
                 "Content-Length: "
             ).encode("latin-1")
         return head
+
+
+def _split(target: Target, body: bytes, count: int) -> list[tuple[int, bytes]]:
+    try:
+        answers = batches.split_answers(body)
+    except ValueError as error:
+        raise BadAnswer(f"{target.url}: {error}") from None
+    if len(answers) != count:
+        raise BadAnswer(f"{target.url} answered {len(answers)} of {count} requests")
+    return answers
 
 
 def _fail(items: list[tuple[bytes, str, asyncio.Future[bytes]]], error: BaseException) -> None:
