@@ -176,7 +176,7 @@ class NoSnapshot(CheckpointError):
             "no snapshot has been committed yet" if self.snapshot is None else f"no snapshot {self.snapshot}"
         )
         found = ", ".join(map(str, self.available))
-        return asked + (f"; there are {found}" if found else "")
+        return asked + (f"; the nearest: {found}" if found else "")
 
 
 class NoTable(CheckpointError):

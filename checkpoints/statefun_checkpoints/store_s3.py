@@ -153,4 +153,6 @@ def _failure(path: str, operation: str, error: Exception) -> StoreError:
         definite = status < 500 and status not in _NO_ANSWER_STATUS and code not in _NO_ANSWER_CODES
     else:
         definite = isinstance(error, _BEFORE_SENDING)
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        cause += "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     return (StoreRefused if definite else StoreUnavailable)(path, operation, cause)

@@ -125,7 +125,9 @@ class Checkpoint:
             for name in (*self.tables(), DEAD_LETTERS, *KEYED_RESERVED, *TRANSIENT_TABLES):
                 if name in query:  # the others are not worth decoding
                     connection.register(name, self.table(name))
-            return connection.sql(query).to_arrow_table()
+            # None for an empty query and for statements without rows, which DuckDB's types do not say.
+            result: Any = connection.sql(query)
+            return pa.table({}) if result is None else result.to_arrow_table()
         finally:
             connection.close()
 

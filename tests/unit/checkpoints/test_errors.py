@@ -53,7 +53,7 @@ def test_every_error_is_made_above() -> None:
 
 
 def test_texts_name_the_way_out() -> None:
-    assert str(errors.NoSnapshot(7, (9, 6))) == "no snapshot 7; there are 9, 6"
+    assert str(errors.NoSnapshot(7, (9, 6))) == "no snapshot 7; the nearest: 9, 6"
     assert str(errors.NoSnapshot(None)) == "no snapshot has been committed yet"
     assert "start with key_group_count=16" in str(errors.JobMismatch("key_group_count", "16", "32"))
     assert "\n  - a is gone\n  - b too\n" in str(errors.FunctionsChanged(4, ("a is gone", "b too")))

@@ -55,7 +55,7 @@ def test_each_snapshot_is_found_by_id(wanted: int) -> None:
 @pytest.mark.parametrize(("wanted", "near"), [(1, "12"), (5, "12, 4"), (10, "12, 9"), (99, "12")])
 def test_an_id_that_never_was_is_refused(wanted: int, near: str) -> None:
     store = log_with_claims_and_gaps_in_ids()
-    with pytest.raises(NoSnapshot, match=f"no snapshot {wanted}; there are {near}$"):
+    with pytest.raises(NoSnapshot, match=f"no snapshot {wanted}; the nearest: {near}$"):
         run_store(store, find_snapshot(reader(store), wanted))
 
 

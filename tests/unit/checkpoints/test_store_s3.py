@@ -107,6 +107,11 @@ def test_without_an_answer_only_what_was_never_sent_is_definite(
     assert type(caught.value) is kind
 
 
+def test_without_credentials_it_is_said_where_they_are_looked_for(s3_bucket: str) -> None:
+    with pytest.raises(StoreRefused, match="AWS_ACCESS_KEY_ID"):
+        failing(s3_bucket, NoCredentialsError()).create("log/1", b"")
+
+
 def test_a_bug_of_ours_is_not_taken_for_the_weather(s3_bucket: str) -> None:
     with pytest.raises(ZeroDivisionError):
         failing(s3_bucket, ZeroDivisionError()).create("log/1", b"")

@@ -118,7 +118,7 @@ def test_older_snapshots_can_be_read(uri: str) -> None:
     assert by_id(open_checkpoint(uri, snapshot=1).table("shop/cart")) == {
         "a": {"total": 5, "note": None, "blob": None, "json": None}
     }
-    with pytest.raises(NoSnapshot, match="no snapshot 3; there are 2"):
+    with pytest.raises(NoSnapshot, match="no snapshot 3; the nearest: 2"):
         open_checkpoint(uri, snapshot=3)
 
 
@@ -140,6 +140,11 @@ def test_sql_runs_over_the_tables(checkpoint: Checkpoint) -> None:
     result = checkpoint.sql('SELECT id, total FROM "shop/cart" WHERE total IS NOT NULL ORDER BY id')
     assert result.to_pydict() == {"id": ["a", "b"], "total": [5, 0]}
     assert checkpoint.sql('SELECT count(*) AS n FROM "~timers"').to_pylist() == [{"n": 1}]
+
+
+def test_sql_without_a_result_is_a_table_without_columns(checkpoint: Checkpoint) -> None:
+    assert checkpoint.sql("").num_columns == 0
+    assert checkpoint.sql("CREATE TABLE mine (a INT)").num_rows == 0
 
 
 def test_wrong_sql_says_what_is_wrong(checkpoint: Checkpoint) -> None:
