@@ -67,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         exit_code = _exit_code_of(error)
         if exit_code is None:
             raise
-        print(f"{PROG}: {error}", file=sys.stderr)
+        text, uri = str(error), getattr(arguments, "uri", "")
+        where = "" if uri in text else f"{uri}: "
+        print(f"{PROG}: {where}{text}", file=sys.stderr)
         return exit_code
 
 
@@ -518,7 +520,7 @@ def _sinks(texts: Sequence[str]) -> dict[str, str]:
 def _storage(uri: str) -> str:
     from statefun_ray.cluster.deployment import checked_storage
 
-    return checked_storage(uri)
+    return checked_storage(uri, "URI")
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -150,14 +150,14 @@ def application_of(actor_name: str) -> str | None:
     return name if dot and role == "coordinator" else None
 
 
-def checked_name(name: str) -> str:
-    """Return ``name`` if an application can have it.
+def checked_name(name: str, setting: str = "--name") -> str:
+    """Return ``name`` if an application can have it; ``setting`` is how the user calls it.
 
     Raises:
         BadSetting: other characters than lower-case letters, digits and dashes, or too long.
     """
     if _NAME.fullmatch(name) is None:
-        raise BadSetting("--name", name, "1 to 48 lower-case letters, digits and dashes, for example my-app")
+        raise BadSetting(setting, name, "1 to 48 lower-case letters, digits and dashes, for example my-app")
     return name
 
 
@@ -185,8 +185,8 @@ def parse_http(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def checked_storage(uri: str) -> str:
-    """Return the storage URI with an absolute path.
+def checked_storage(uri: str, setting: str = "--storage") -> str:
+    """Return the storage URI with an absolute path; ``setting`` is how the user calls it.
 
     Raises:
         BadSetting: neither ``file://`` nor ``s3://`` nor a plain path.
@@ -201,7 +201,7 @@ def checked_storage(uri: str) -> str:
         return path.absolute().as_uri()
     if scheme == "" and uri:
         return Path(uri).expanduser().absolute().as_uri()
-    raise BadSetting("--storage", uri, "file:///folder, s3://bucket/prefix or a folder")
+    raise BadSetting(setting, uri, "file:///folder, s3://bucket/prefix or a folder")
 
 
 def checked_workers(workers: int) -> int:
@@ -249,7 +249,8 @@ def summary_of(status: dict[str, Any]) -> str:
         if snapshot
         else "no snapshot yet"
     )
-    parked = f", {status['parked']} addresses parked" if status.get("parked") else ""
+    count = status.get("parked", 0)
+    parked = f", {count} address{'es' * (count != 1)} parked" if count else ""
     return (
         f"{status['phase']}, generation {status['generation']}, {last}: {status.get('accepted', 0):,} accepted, "
         f"{status.get('processed', 0):,} processed, lag {status.get('lag', 0):,}{parked}"

@@ -11,7 +11,9 @@
         ├── ClusterOpen            several nodes and no authentication
         ├── NotEnoughCpus          have and need
         ├── PortTaken
+        ├── AddressUnusable        not of this machine, or not for this user
         ├── StorageUnusable
+        ├── LogFolderUnusable
         ├── NameTaken              an application of this name runs already
         ├── UnknownApplication     none of this name runs
         ├── StartFailed            it was deployed and did not become ready
@@ -126,6 +128,20 @@ class PortTaken(LaunchError):
         )
 
 
+class AddressUnusable(LaunchError):
+    """The HTTP ingress may not listen where it should: not of this machine, or not for this user."""
+
+    def __init__(self, host: str, port: int, cause: str) -> None:
+        super().__init__(host, port, cause)
+        self.host, self.port, self.cause = host, port, cause
+
+    def __str__(self) -> str:
+        return (
+            f"cannot listen on {self.host}:{self.port}: {self.cause}; choose an address of this machine and a port "
+            "that this user may open, for example --http 127.0.0.1:8080"
+        )
+
+
 class StorageUnusable(LaunchError):
     """Snapshots could not be written where they should go."""
 
@@ -135,6 +151,20 @@ class StorageUnusable(LaunchError):
 
     def __str__(self) -> str:
         return f"storage {self.uri} cannot be used: {self.cause}; choose a place this user may write to with --storage"
+
+
+class LogFolderUnusable(LaunchError):
+    """Accepted events could not be written where they should go."""
+
+    def __init__(self, folder: str, cause: str) -> None:
+        super().__init__(folder, cause)
+        self.folder, self.cause = folder, cause
+
+    def __str__(self) -> str:
+        return (
+            f"the log folder {self.folder} cannot be used: {self.cause}; choose one that this user may write to "
+            "with --log-dir"
+        )
 
 
 class NameTaken(LaunchError):

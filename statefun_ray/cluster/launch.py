@@ -6,9 +6,11 @@ in one sentence. What was deployed and did not become ready is taken down again.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,7 +32,9 @@ from statefun_ray.cluster.deployment import (
     ingress_name,
 )
 from statefun_ray.cluster.errors import (
+    AddressUnusable,
     ClusterOpen,
+    LogFolderUnusable,
     NameTaken,
     NotEnoughCpus,
     PortTaken,
@@ -128,6 +132,7 @@ def start(
     """
     _check_name_is_free_here(deployment.name)
     _check_storage(deployment.storage)
+    _check_log_folder(deployment.log_dir)
     deployment = _with_free_port(deployment)
     cluster = _connect(deployment, address, say)
     try:
@@ -269,11 +274,21 @@ def _check_storage(uri: str) -> None:
         raise StorageUnusable(uri, str(getattr(error, "cause", error))) from error
 
 
+def _check_log_folder(folder: str) -> None:
+    """Fail before anything is started: the ingress, and so its log, is on the machine of this program."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise LogFolderUnusable(folder, error.strerror or str(error)) from None
+
+
 def _with_free_port(deployment: Deployment) -> Deployment:
     """Return ``deployment`` with a port that nobody listens on now.
 
     Raises:
-        PortTaken: somebody does, or the address is not of this machine.
+        PortTaken: somebody does.
+        AddressUnusable: the address is not of this machine, or the port not for this user.
     """
     host, port = deployment.http_host, deployment.http_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -282,7 +297,8 @@ def _with_free_port(deployment: Deployment) -> Deployment:
         try:
             trial.bind((host, port))
         except OSError as error:
-            raise PortTaken(host, port, error.strerror or str(error)) from None
+            wrong = PortTaken if error.errno == errno.EADDRINUSE else AddressUnusable
+            raise wrong(host, port, error.strerror or str(error)) from None
         return replace(deployment, http_port=trial.getsockname()[1])
 
 

@@ -156,7 +156,7 @@ def url_of(name: str, address: str | None) -> str:
     Raises:
         UnknownApplication: there is none of this name.
     """
-    note = registry.read_note(checked_name(name))
+    note = registry.read_note(checked_name(name, "NAME"))
     return note.url if note is not None else str(status(name, address)["url"])
 
 
@@ -174,7 +174,7 @@ def _wait_ended(names: set[str], timeout_s: float) -> bool:
 @contextmanager
 def _joined(name: str, address: str | None) -> Iterator[None]:
     """Join the cluster that ``name`` most likely runs in, for the duration of the block."""
-    checked_name(name)
+    checked_name(name, "NAME")
     if ray.is_initialized():
         yield
         return

@@ -5,6 +5,7 @@ Needs no ray, so a wrong command is answered at once.
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 import sys
@@ -71,7 +72,7 @@ def plan_deployment(
     name = checked_name(name if name is not None else name_for(source))
     host, port = parse_http(http)
     kept = registry.home() / name
-    if worker_cpus <= 0:
+    if not 0 < worker_cpus < math.inf:
         # Without any, an autoscaler sees an idle node and takes it away.
         raise BadSetting("--worker-cpus", f"{worker_cpus:g}", "more than 0, for example 0.5")
     if isinstance(snapshot_interval, str):
@@ -91,7 +92,7 @@ def plan_deployment(
         log_dir=str(Path(log_dir).expanduser().absolute() if log_dir else kept / "log"),
         snapshot_interval_ms=checked_snapshot_interval(interval_ms),
         standbys=checked_standbys(workers if standbys is None else standbys),
-        sinks={egress: checked_storage(uri) for egress, uri in (sinks or {}).items()},
+        sinks={egress: checked_storage(uri, f"--sink {egress}=URI") for egress, uri in (sinks or {}).items()},
         attached=attached,
         secret=secrets.token_bytes(32),
         tuning=tuning or Tuning(),

@@ -188,43 +188,54 @@ def _load(target: str, sys_path: tuple[str, ...]) -> StatefulFunctions:
                 f"there is no module {module_name!r} (looked in {looked} and the installed packages)",
                 "check the spelling, or start from the folder that holds it",
             ) from None
-        raise BadTarget(target, f"importing {module_name} failed: {_last_line(error)}", "fix it") from error
+        raise _import_failed(target, error) from error
     except BadTarget:
         raise
-    except Exception as error:
-        raise BadTarget(target, f"importing {module_name} failed: {_last_line(error)}", "fix it") from error
+    # SystemExit too: a command that ends without a word, and with the code the module likes, helps nobody.
+    except (Exception, SystemExit) as error:
+        raise _import_failed(target, error) from error
     for part in name.split("."):
         if not hasattr(found, part):
             raise BadTarget(
                 target,
                 f"{module_name} has no {name!r}",
-                f"it has {_functions_in(module_name) or _USAGE}",
+                _advice(module_name),
             )
         found = getattr(found, part)
     if not isinstance(found, StatefulFunctions):
         raise BadTarget(
             target,
-            f"{name!r} is a {type(found).__name__}, not a StatefulFunctions",
-            f"say {_functions_in(module_name) or _USAGE}",
+            f"{name!r} is of type {type(found).__name__}, not StatefulFunctions",
+            _advice(module_name),
         )
     if not found.functions:
         raise BadTarget(target, "no function is bound", "bind one with @functions.bind('namespace/name')")
     return found
 
 
-def _functions_in(module_name: str) -> str:
+def _advice(module_name: str) -> str:
     variables = vars(sys.modules[module_name])
-    return " or ".join(
-        f"{module_name}:{name}" for name, value in variables.items() if isinstance(value, StatefulFunctions)
-    )
+    found = [name for name, value in variables.items() if isinstance(value, StatefulFunctions)]
+    if found:
+        return "say " + " or ".join(f"{module_name}:{name}" for name in found)
+    return f"there are no StatefulFunctions in {module_name}; {_USAGE}"
 
 
-def _last_line(error: BaseException) -> str:
-    """Return what was raised and the last place of the user's own code it came from."""
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
-    ]
-    text = f"{type(error).__name__}: {error}"
-    if isinstance(error, SyntaxError) or len(frames) < 2:
-        return text
-    return f"{text} ({os.path.relpath(frames[-1].filename)}, line {frames[-1].lineno})"
+def _import_failed(target: str, error: BaseException) -> BadTarget:
+    """Return an error that shows the traceback of the user's code, without the way through the import system."""
+    shown = traceback.TracebackException.from_exception(error)
+    links = [shown]
+    while links:
+        link = links.pop()
+        link.stack = traceback.StackSummary.from_list(
+            [
+                frame
+                for frame in link.stack
+                if frame.filename not in (__file__, importlib.__file__)
+                and not frame.filename.startswith("<frozen importlib")
+            ]
+        )
+        links += [earlier for earlier in (link.__cause__, link.__context__) if earlier is not None]
+    module_name = target.partition(":")[0]
+    text = "".join(shown.format()).rstrip()
+    return BadTarget(target, f"importing {module_name} failed", f"mend what it raised:\n{text}")

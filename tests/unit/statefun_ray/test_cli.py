@@ -66,7 +66,7 @@ def test_a_wrong_command_exits_with_2(argv: list[str]) -> None:
     [
         (["nowhere_at_all:functions"], "no module 'nowhere_at_all'"),
         (["statefun_ray.cli"], "write module:name"),
-        (["statefun_ray.cli:main"], "is a function, not a StatefulFunctions"),
+        (["statefun_ray.cli:main"], "is of type function, not StatefulFunctions"),
         (["examples.greeter.main:functions", "--snapshot-interval", "soon"], "not a duration"),
         (["examples.greeter.main:functions", "--http", "here"], "HOST:PORT"),
         (["examples.greeter.main:functions", "--workers", "0"], "1 to 128"),
@@ -139,6 +139,60 @@ def test_a_missing_runtime_is_said_in_a_sentence(
 def test_a_wrong_query_names_the_tables(capsys: pytest.CaptureFixture[str], storage: str) -> None:
     text = said(capsys, "sql", storage, 'SELECT * FROM "shop/card"', code=2)
     assert '"shop/cart"' in text
+
+
+def test_a_query_without_rows_is_no_mistake(capsys: pytest.CaptureFixture[str], storage: str) -> None:
+    assert said(capsys, "sql", storage, "") == "no rows\n"
+
+
+def test_what_is_damaged_is_named_with_its_storage(capsys: pytest.CaptureFixture[str], storage: str) -> None:
+    (Path(storage) / "job.json").write_text("{")
+    for command in (["snapshots"], ["verify"], ["sql", "SELECT 1"]):
+        text = said(capsys, command[0], storage, *command[1:], code=1)
+        assert text.startswith(f"statefun-ray: {storage}: job.json is corrupt")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["stop", "A B"], "NAME is 'A B'"),
+        (["verify", "ftp://x"], "URI is 'ftp://x'"),
+        (["run", "examples.greeter.main:functions", "--sink", "a/b=ftp://x"], "--sink a/b=URI is 'ftp://x'"),
+    ],
+)
+def test_what_is_wrong_is_called_as_the_user_wrote_it(
+    capsys: pytest.CaptureFixture[str], argv: list[str], words: str
+) -> None:
+    assert words in said(capsys, *argv, code=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--log-dir", "file/log", "log folder {folder}/file/log cannot be used: Not a directory"),
+        ("--http", "192.0.2.1:8080", "choose an address of this machine"),
+    ],
+)
+def test_what_the_machine_does_not_allow_is_said_before_ray_is_started(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    value: str,
+    words: str,
+) -> None:
+    monkeypatch.setenv("STATEFUN_RAY_HOME", str(tmp_path / "home"))
+    (tmp_path / "file").touch()
+    folder = str(tmp_path)
+    text = said(
+        capsys,
+        *("run", "examples.greeter.main:functions", "--http", "127.0.0.1:0"),
+        *(option, value if option == "--http" else f"{folder}/{value}"),
+        code=1,
+    )
+    assert words.format(folder=folder) in text
+    assert "starting a local Ray" not in text
 
 
 @pytest.mark.parametrize("command", [["snapshots"], ["verify"], ["sql"]])

@@ -166,6 +166,6 @@ def test_a_summary_names_what_matters() -> None:
         }
     )
     assert line == (
-        "running, generation 3, snapshot 42, 300ms ago: 12,345 accepted, 12,000 processed, lag 345, 1 addresses parked"
+        "running, generation 3, snapshot 42, 300ms ago: 12,345 accepted, 12,000 processed, lag 345, 1 address parked"
     )
     assert "no snapshot yet" in summary_of({"phase": "claiming", "generation": 0, "last_snapshot": None})

@@ -56,12 +56,14 @@ def test_something_else_than_functions_is_refused() -> None:
     [
         ({"workers": 0}, "--workers"),
         ({"worker_cpus": -1.0}, "--worker-cpus"),
+        ({"worker_cpus": float("nan")}, "--worker-cpus"),
+        ({"worker_cpus": float("inf")}, "--worker-cpus"),
         ({"standbys": -1}, "--standbys"),
         ({"http": "x"}, "--http"),
         ({"storage": "ftp://x"}, "--storage"),
         ({"snapshot_interval": 0.001}, "--snapshot-interval"),
         ({"snapshot_interval": "never"}, "not a duration"),
-        ({"sinks": {"a/b": "ftp://x"}}, "--storage"),
+        ({"sinks": {"a/b": "ftp://x"}}, "--sink a/b"),
         ({"name": "A"}, "--name"),
     ],
 )

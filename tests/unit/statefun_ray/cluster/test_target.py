@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,8 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with modules, as the working directory."""
     (tmp_path / "app_under_test.py").write_text(MODULE)
     (tmp_path / "app_broken.py").write_text("1 / 0\n")
+    (tmp_path / "app_empty.py").write_text("other = 7\n")
+    (tmp_path / "app_exits.py").write_text("import sys\nsys.exit(3)\n")
     (tmp_path / "app_needs.py").write_text("import no_such_package\n")
     (tmp_path / "app_starts.py").write_text(
         "import statefun_ray\n" + MODULE + "statefun_ray.run(functions)\n"
@@ -62,10 +65,11 @@ def test_module_and_name_lead_to_the_functions(name: str) -> None:
         ("app_under_test.py:functions", "say app_under_test:functions"),
         ("examples/app.py:functions", "say examples.app:functions"),
         ("app_nowhere:functions", "there is no module 'app_nowhere' \\(looked in "),
-        ("app_under_test:function", "it has app_under_test:functions"),
-        ("app_under_test:other", "is a int, not a StatefulFunctions; say app_under_test:functions"),
+        ("app_under_test:function", "has no 'function'; say app_under_test:functions"),
+        ("app_under_test:other", "is of type int, not StatefulFunctions; say app_under_test:functions"),
         ("app_under_test:nothing", "no function is bound"),
-        ("app_broken:functions", "ZeroDivisionError: division by zero \\(app_broken.py, line 1\\)"),
+        ("app_empty:functions", "there are no StatefulFunctions in app_empty; write module:name"),
+        ("app_exits:functions", "(?s)importing app_exits failed.*SystemExit: 3"),
         ("app_needs:functions", "No module named 'no_such_package'"),
         ("app_starts:functions", "if __name__ == '__main__'"),
     ],
@@ -73,6 +77,15 @@ def test_module_and_name_lead_to_the_functions(name: str) -> None:
 def test_a_wrong_target_says_what_to_do(target: str, said: str) -> None:
     with pytest.raises(BadTarget, match=said):
         load_functions(source_of_targets(target))
+
+
+@pytest.mark.usefixtures("app")
+def test_an_import_that_fails_shows_the_traceback_of_the_user_s_code_alone() -> None:
+    with pytest.raises(BadTarget) as raised:
+        load_functions(source_of_targets("app_broken:functions"))
+    text = str(raised.value)
+    assert text.endswith("ZeroDivisionError: division by zero")
+    assert re.findall(r'File ".*?(\w+\.py)", line (\d+)', text) == [("app_broken.py", "1")]
 
 
 def test_functions_of_an_imported_module_are_found_by_their_variable() -> None:
