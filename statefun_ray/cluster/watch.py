@@ -144,13 +144,19 @@ class Watch:
             except ray.exceptions.ActorDiedError:
                 outcome = {"error": "", "killed": True}
             self._say_ended(outcome)
-            operate.end_processes(application.name)
+            self._end_processes()
             return
-        operate.end_processes(application.name)
+        self._end_processes()
         self._say(
             f"{application.name} was ended without a final snapshot; started again it goes on from its last one, "
             "and every accepted event is still in the ingress log"
         )
+
+    def _end_processes(self) -> None:
+        # A cluster of our own goes down with us, and may have lost its head to the same signal: who stops
+        # a service or a terminal signals every process in it. Asking that head would wait for a minute.
+        if not self._application.cluster.started_here:
+            operate.end_processes(self._application.name)
 
     def _say_ended(self, outcome: dict[str, Any]) -> None:
         name = self._application.name

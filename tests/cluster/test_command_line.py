@@ -175,6 +175,17 @@ def test_a_local_ray_ends_with_the_application_on_ctrl_c() -> None:
     assert open_checkpoint("storage").table("example/greeter").to_pylist() == [{"id": "ada", "visits": 1}]
 
 
+@pytest.mark.usefixtures("folder")
+def test_a_signal_that_takes_the_local_ray_along_holds_nothing_up() -> None:
+    # What systemd and timeout(1) do: every process gets it, Ray's head too.
+    with running("my_app:functions", address="local") as run:
+        run.wait_for(r"is ready")
+        began_s = time.monotonic()
+        run.interrupt(signal.SIGTERM)
+        assert time.monotonic() - began_s < 30  # without its head, Ray gives up after 60
+        assert "Traceback" not in run.said
+
+
 def test_too_few_cpus_says_have_and_need(head: Head, folder: Path) -> None:
     done = command(
         *("run", "my_app:functions", "--workers", "9", "--http", "127.0.0.1:0", "--address", head.address),
