@@ -67,10 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         exit_code = _exit_code_of(error)
         if exit_code is None:
             raise
-        text, uri = str(error), getattr(arguments, "uri", "")
-        where = "" if uri in text else f"{uri}: "
-        print(f"{PROG}: {where}{text}", file=sys.stderr)
+        print(f"{PROG}: {_with_storage(str(error), exit_code, arguments)}", file=sys.stderr)
         return exit_code
+
+
+def _with_storage(text: str, exit_code: int, arguments: argparse.Namespace) -> str:
+    """Return ``text`` with the storage it is about, which names objects relative to itself."""
+    if exit_code == 2 or not hasattr(arguments, "uri"):
+        return text
+    uri = _storage(arguments.uri)
+    return text if uri in text else f"{uri}: {text}"
 
 
 def _exit_code_of(error: Exception) -> int | None:

@@ -183,7 +183,7 @@ def _joined(name: str, address: str | None) -> Iterator[None]:
     known = tuple(other.name for other in registry.notes())
     if where == connection.LOCAL:
         raise UnknownApplication(
-            name, known, "the applications started on this machine; no Ray cluster runs here"
+            name, known, "the applications started on this machine; no Ray cluster was found here"
         )
     try:
         cluster = connection.connect(where)

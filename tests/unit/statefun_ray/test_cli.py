@@ -145,11 +145,14 @@ def test_a_query_without_rows_is_no_mistake(capsys: pytest.CaptureFixture[str], 
     assert said(capsys, "sql", storage, "") == "no rows\n"
 
 
-def test_what_is_damaged_is_named_with_its_storage(capsys: pytest.CaptureFixture[str], storage: str) -> None:
+def test_what_is_damaged_is_named_with_its_storage(
+    capsys: pytest.CaptureFixture[str], storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (Path(storage) / "job.json").write_text("{")
+    monkeypatch.chdir(storage)
     for command in (["snapshots"], ["verify"], ["sql", "SELECT 1"]):
-        text = said(capsys, command[0], storage, *command[1:], code=1)
-        assert text.startswith(f"statefun-ray: {storage}: job.json is corrupt")
+        text = said(capsys, command[0], ".", *command[1:], code=1)
+        assert text.startswith(f"statefun-ray: {Path(storage).as_uri()}: job.json is corrupt")
 
 
 @pytest.mark.parametrize(
