@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -22,6 +23,9 @@ from statefun_ray import __version__
 PROG: Final = "statefun-ray"
 
 _WATCH_DEFAULT: Final = "1s"
+
+# A stop that takes longer says what it waits for.
+_STOP_SILENT_S = 5.0
 
 # What the extra [runtime] brings, by the names of the imports.
 _RUNTIME_MODULES: Final = frozenset(
@@ -317,7 +321,17 @@ def _validate(arguments: argparse.Namespace) -> int:
 def _stop(arguments: argparse.Namespace) -> int:
     from statefun_ray.cluster import operate
 
-    outcome = operate.stop(arguments.name, arguments.address, now=arguments.now)
+    slow = (
+        f"{arguments.name} has not ended yet: functions at work are waited for ('{PROG} status {arguments.name}' "
+        "shows which); --now waits for nothing"
+    )
+    patience = threading.Timer(_STOP_SILENT_S, print, [slow], {"file": sys.stderr, "flush": True})
+    patience.daemon = True
+    patience.start()
+    try:
+        outcome = operate.stop(arguments.name, arguments.address, now=arguments.now)
+    finally:
+        patience.cancel()
     snapshot = outcome.get("last_snapshot")
     if outcome.get("error"):
         print(
@@ -545,7 +559,12 @@ def _print_status(status: dict[str, Any]) -> None:
     print(f"snapshots in {status['storage']}")
     if status.get("last_error"):
         print(f"last trouble: {status['last_error']}")
-    _print_table(status["processes"], empty="no process", columns=["role", "index", "pid", "node", "state"])
+    columns = ["role", "index", "pid", "node", "state"]
+    # What a worker is waiting for, where one waits: a function that takes long, a sink that is silent.
+    columns += [
+        name for name in ("busy_with", "trouble") if any(row.get(name) for row in status["processes"])
+    ]
+    _print_table(status["processes"], empty="no process", columns=columns)
     if status.get("dead_letters"):
         print(f"dead letters: {status['dead_letters']}, see: {PROG} dead-letters {status['name']} list")
     for parked in status.get("parked_addresses", []):

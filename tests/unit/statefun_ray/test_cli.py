@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from statefun_checkpoints.model import FunctionSpec, StateSpec
 from statefun_checkpoints.store import LocalStore
-from statefun_ray import __version__
+from statefun_ray import __version__, cli
 from statefun_ray.cli import main
+from statefun_ray.cluster import operate
 from tests.unit.checkpoints.building import App, carts
 
 FUNCTIONS = {"shop/cart": FunctionSpec({"total": StateSpec(type="io.statefun.types/int")})}
@@ -94,6 +97,44 @@ def test_stop_and_status_name_the_applications_there_are(
         text = said(capsys, command, "shop", code=1)
         assert "no application named 'shop' runs" in text
         assert "running: none" in text
+
+
+def test_a_stop_that_takes_long_says_what_it_waits_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> dict[str, Any]:
+        deadline = time.monotonic() + 10
+        while "waited for" not in said_so_far[-1] and time.monotonic() < deadline:
+            time.sleep(0.01)
+            said_so_far.append(capsys.readouterr().err)
+        return {"last_snapshot": {"id": 7}}
+
+    said_so_far = [""]
+    monkeypatch.setattr(operate, "stop", stop)
+    monkeypatch.setattr(cli, "_STOP_SILENT_S", 0.05)
+    assert said(capsys, "stop", "shop") == "shop has ended with snapshot 7\n"
+    assert "shop has not ended yet" in said_so_far[-1]
+    assert "--now waits for nothing" in said_so_far[-1]
+
+
+@pytest.mark.parametrize("busy_with", ["", "shop/cart"])
+def test_status_shows_what_a_worker_waits_for_if_it_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, busy_with: str
+) -> None:
+    worker = {"role": "worker", "index": 0, "pid": 9, "node": "here", "state": "running", "trouble": ""}
+    status = {
+        "name": "shop",
+        "url": "http://here",
+        "storage": "file:///x",
+        "phase": "running",
+        "generation": 1,
+    }
+    monkeypatch.setattr(
+        operate, "status", lambda *_: {**status, "processes": [{**worker, "busy_with": busy_with}]}
+    )
+    text = said(capsys, "status", "shop")
+    assert ("busy_with" in text, "shop/cart" in text) == (bool(busy_with), bool(busy_with))
+    assert "trouble" not in text
 
 
 def test_an_address_where_nothing_listens_is_named(capsys: pytest.CaptureFixture[str]) -> None:
