@@ -36,9 +36,8 @@ from typing import Final, TypeAlias
 import msgspec
 
 from statefun_ray.core.lanes import Lane
-from statefun_ray.core.message import Message, pack_message, unpack_message
-from statefun_ray.core.state import Table
-from statefun_ray.core.timers import ordinal_sub
+from statefun_ray.core.message import Message
+from statefun_ray.core.state import QueueKey, QueueTable, Table
 
 BACKOFF_MS_MIN: Final = 100
 BACKOFF_MS_MAX: Final = 60_000
@@ -93,8 +92,8 @@ class BusyAddress:
         self.id = id
         self.lane = lane
         self.phase = Phase.READY
-        self.waiting: deque[tuple[str, Message]] = deque()
-        """``(sub of its row, message)`` in arrival order, those in flight first."""
+        self.waiting: deque[QueueKey] = deque()
+        """Rows of the queue in arrival order, those in flight first."""
         self.in_flight = 0
         self.attempts = 0
         self.batch_max = lane.batch_max
@@ -112,7 +111,7 @@ class Addresses:
 
     __slots__ = ("_failures", "_lane_of", "_queue", "_retries", "busy", "parked", "parked_messages")
 
-    def __init__(self, queue: Table, failures: Table, lane_of: Callable[[str], Lane]) -> None:
+    def __init__(self, queue: QueueTable, failures: Table, lane_of: Callable[[str], Lane]) -> None:
         """``lane_of`` says which lane a function type belongs to; asked whenever an address gets busy."""
         self._queue = queue
         self._failures = failures
@@ -128,9 +127,8 @@ class Addresses:
 
         ``retry_parked`` gives those another chance, after a stop: the function may be mended.
         """
-        for (id, sub), value in sorted(self._queue.live.items(), key=lambda item: item[0][1]):
-            message = unpack_message(value)
-            self._address(message[0], id).waiting.append((sub, message))
+        for key, message in sorted(self._queue.live.items(), key=lambda item: item[0][1]):
+            self._address(message[0], message[1]).waiting.append(key)
         for (id, function_type), value in list(self._failures.live.items()):
             address = self._address(function_type, id)
             parked, address.attempts, address.first_failed_ms, address.error = _failure_decoder.decode(value)
@@ -157,24 +155,25 @@ class Addresses:
     def enqueue(self, message: Message, ordinal: int) -> BusyAddress:
         """Let ``message`` wait for its target; ``ordinal`` increases with every call."""
         function_type, id = message[0], message[1]
-        is_new = (function_type, id) not in self.busy
-        address = self._address(function_type, id)
-        sub = ordinal_sub(ordinal)
-        self._queue.put((id, sub), pack_message(message))
-        address.waiting.append((sub, message))
-        if is_new:
+        key = id, ordinal
+        self._queue.add(key, message)
+        address = self.busy.get((function_type, id))
+        if address is None:
+            address = self._address(function_type, id)
             address.lane.ready.append(address)
         elif address.phase is Phase.PARKED:
             self.parked_messages += 1
+        address.waiting.append(key)
         self._measure(address)
         return address
 
     def _measure(self, address: BusyAddress) -> None:
         """Count the address as full, or no more, after its queue or phase has changed."""
         lane = address.lane
+        if not lane.waiting_max:
+            return
         is_full = (
-            0 < lane.waiting_max <= len(address.waiting) - address.in_flight
-            and address.phase <= Phase.IN_FLIGHT
+            lane.waiting_max <= len(address.waiting) - address.in_flight and address.phase <= Phase.IN_FLIGHT
         )
         if is_full != address.is_full:
             address.is_full = is_full
@@ -192,7 +191,9 @@ class Addresses:
         address.phase = Phase.IN_FLIGHT
         batch: list[Message] = []
         size_bytes = 0
-        for _, message in islice(address.waiting, address.batch_max):
+        messages = self._queue.live
+        for key in islice(address.waiting, address.batch_max):
+            message = messages[key]
             size_bytes += len(message[5] or b"")
             if batch and size_bytes > BATCH_BYTES_MAX:
                 break
@@ -204,9 +205,9 @@ class Addresses:
     def succeeded(self, address: BusyAddress) -> int:
         """The batch in flight is applied: forget it; return how many messages it had."""
         count, address.in_flight = address.in_flight, 0
+        remove, next_key = self._queue.remove, address.waiting.popleft
         for _ in range(count):
-            sub, _ = address.waiting.popleft()
-            self._queue.delete((address.id, sub))
+            remove(next_key())
         if address.attempts:
             address.attempts, address.first_failed_ms, address.error = 0, 0, ""
             self._failures.delete((address.id, address.function_type))
@@ -268,9 +269,10 @@ class Addresses:
 
     def bury(self, address: BusyAddress) -> Message:
         """Take the first message away, with the history of its failures; the address goes on with the rest."""
-        sub, message = address.waiting.popleft()
+        key = address.waiting.popleft()
+        message = self._queue.live[key]
         address.in_flight = 0
-        self._queue.delete((address.id, sub))
+        self._queue.remove(key)
         self._failures.delete((address.id, address.function_type))
         address.attempts, address.first_failed_ms, address.error = 0, 0, ""
         self._go_on(address)

@@ -21,9 +21,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from statefun_ray.core.addresses import ERROR_CHARS_MAX
-from statefun_ray.core.message import DEAD_LETTERS, Message
+from statefun_ray.core.message import DEAD_LETTERS, Message, ordinal_sub
 from statefun_ray.core.state import Table
-from statefun_ray.core.timers import ordinal_sub
 
 LISTED_MAX: Final = 1_000
 """Letters in one answer of a worker: more than a person reads at once."""

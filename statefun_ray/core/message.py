@@ -42,3 +42,17 @@ def unpack_message(data: bytes) -> Message:
         msgspec.DecodeError: ``data`` is not a packed message.
     """
     return _decoder.decode(data)
+
+
+def ordinal_sub(ordinal: int) -> str:
+    """Return a reserved-table sub key that sorts as ``ordinal`` does."""
+    return f"{ordinal:016x}"
+
+
+def ordinal_of(sub: str) -> int:
+    """Return the ordinal that :func:`ordinal_sub` wrote.
+
+    Raises:
+        ValueError: ``sub`` is no such key.
+    """
+    return int(sub, 16)

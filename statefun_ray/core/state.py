@@ -15,7 +15,8 @@ the snapshot it is labelled with; it is attached only to a snapshot cut after th
 deltas overwrite every such key (a key written after the label is dirty in one of them).
 
 Only bytes are kept: no object that user code could still change, and nothing for the garbage
-collector to traverse. A state with expiration packs its expiry time in front of the value; so does
+collector to traverse. (Messages that wait are tuples of them, which it stops to track; they are
+packed when a part is written, as most are gone before that.) A state with expiration packs its expiry time in front of the value; so does
 every *dynamic* one, declared while running by a function that lives elsewhere, as that may give it
 an expiration or take it away while frozen layers wait to be written.
 """
@@ -37,6 +38,7 @@ from statefun_checkpoints.model import (
     state_table,
 )
 from statefun_ray.core.key_groups import key_group_of
+from statefun_ray.core.message import Message, ordinal_of, ordinal_sub, pack_message, unpack_message
 
 SLICE_ROWS: Final = 2_000
 """Rows per slice: encoding one stays within the loop's turn of about a millisecond or two."""
@@ -51,7 +53,13 @@ REFRESH_FRACTION: Final = 16
 Key: TypeAlias = Any
 """``str`` (the id) in user tables, ``(id, sub)`` in reserved ones."""
 
-Layer: TypeAlias = dict[Key, bytes | None]
+QueueKey: TypeAlias = tuple[str, int]
+"""``(id of the target, ordinal)``."""
+
+Stored: TypeAlias = Any
+"""``bytes``, but a message in the table of those that wait."""
+
+Layer: TypeAlias = dict[Key, Stored | None]
 """Changed keys; None is a tombstone."""
 
 
@@ -94,7 +102,7 @@ class Table:
         self.on_call = on_call
         """Whether an invocation refreshes the expiry, and not only a write."""
         self.now_ms = 0
-        self.live: dict[Key, bytes] = {}
+        self.live: dict[Key, Stored] = {}
         self.delta: Layer = {}
         self.carried: list[Layer] = []
         """Layers of aborted cuts, oldest first: part of whatever is cut next."""
@@ -116,7 +124,7 @@ class Table:
 
     def get(self, key: Key) -> bytes | None:
         """Return the value, or None when it is absent or has expired."""
-        value = self.live.get(key)
+        value: bytes | None = self.live.get(key)
         if value is None or not self.is_stamped:
             return value
         if int.from_bytes(value[:EXPIRY_BYTES], "little") <= self.now_ms:
@@ -156,6 +164,9 @@ class Table:
             self.carried.append(self.delta)
             self.delta = {}
 
+    def begin_scan(self) -> None:
+        """A base is going to hold the keys that are here now, and none that come later."""
+
     def frozen(self, *, periodic: bool) -> list[Layer]:
         """Return the layers that a cut of this rhythm must write, oldest first."""
         return [*self.since_periodic, *self.carried] if periodic else list(self.carried)
@@ -189,7 +200,7 @@ class Table:
         assert None not in values, f"a restored row of {self.name} is a tombstone"
         self.live.update(zip(ids, cast("list[bytes]", values), strict=True))
 
-    def rows(self, items: Iterable[tuple[Key, bytes | None]], key_group_count: int) -> Rows:
+    def rows(self, items: Iterable[tuple[Key, Stored | None]], key_group_count: int) -> Rows:
         """Return rows for ``items`` as they stand in a part."""
         keys, values = [], []
         for key, value in items:
@@ -215,6 +226,59 @@ class Table:
         )
 
 
+class QueueTable(Table):
+    """``~queue``: messages that wait, by id of the target and an ordinal that no other message has.
+
+    A message that came and went between two cuts leaves no trace: its ordinal was never written,
+    so no tombstone is needed. Unless a base may have seen it: then the delta after it has to say
+    that it is gone.
+    """
+
+    __slots__ = ("_may_be_in_base",)
+
+    live: dict[QueueKey, Message]
+
+    def __init__(self) -> None:
+        super().__init__(QUEUE, "")
+        self._may_be_in_base = False
+        """Whether a base was begun since the last cut: it may hold what came since then."""
+
+    def add(self, key: QueueKey, message: Message) -> None:
+        """Let a message wait."""
+        self.live[key] = message
+        self.delta[key] = message
+
+    def remove(self, key: QueueKey) -> None:
+        """Forget a message that is done with."""
+        del self.live[key]
+        if self.delta.pop(key, None) is None or self._may_be_in_base:
+            self.delta[key] = None
+
+    def freeze(self) -> None:
+        """See :meth:`Table.freeze`."""
+        super().freeze()
+        self._may_be_in_base = False
+
+    def begin_scan(self) -> None:
+        """See :meth:`Table.begin_scan`."""
+        self._may_be_in_base = True
+
+    def load(self, key: tuple[str, str], value: bytes, expires_at_ms: int | None) -> None:
+        """See :meth:`Table.load`; messages do not expire."""
+        id, sub = key
+        self.live[id, ordinal_of(sub)] = unpack_message(value)
+
+    def rows(self, items: Iterable[tuple[Key, Stored | None]], key_group_count: int) -> Rows:
+        """See :meth:`Table.rows`."""
+        return super().rows(
+            [
+                ((id, ordinal_sub(ordinal)), None if message is None else pack_message(message))
+                for (id, ordinal), message in items
+            ],
+            key_group_count,
+        )
+
+
 class KeyedStore:
     """All tables of one worker, and what a cut has to write of them."""
 
@@ -226,7 +290,8 @@ class KeyedStore:
         """By name of the table: what a restored snapshot says about dynamic states."""
         self._expiring: list[Table] = []
         self._now_ms = 0
-        self.queue = self.add(Table(QUEUE, ""))
+        self.queue = QueueTable()
+        self.add(self.queue)
         self.timers = self.add(Table(TIMERS, ""))
         self.failures = self.add(Table(FAILURES, ""))
         self.dead = self.add(Table(DEAD, ""))
@@ -340,6 +405,7 @@ class KeyedStore:
         Values that have expired are removed on the way: this scan is also the clean-up.
         """
         for table in list(self.tables.values()):
+            table.begin_scan()
             keys = iter(list(table.live))
             while portion := list(islice(keys, SLICE_ROWS)):
                 items = []

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from statefun_ray.core.message import Message
+from statefun_ray.core.message import Message, ordinal_sub
 from statefun_ray.core.state import Table
 
 Timer: TypeAlias = tuple[int, str, Message]
@@ -24,11 +24,6 @@ Timer: TypeAlias = tuple[int, str, Message]
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Timer] = msgspec.msgpack.Decoder(Timer)
-
-
-def ordinal_sub(ordinal: int) -> str:
-    """Return a reserved-table sub key that sorts as ``ordinal`` does."""
-    return f"{ordinal:016x}"
 
 
 class Timers:

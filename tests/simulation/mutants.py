@@ -100,15 +100,22 @@ MUTANTS = [
         "in-flight-invocation-not-saved",
         ADDRESSES,
         "        address.phase = Phase.IN_FLIGHT\n",
-        "        address.phase = Phase.IN_FLIGHT; [self._queue.delete((address.id, sub)) for sub, _ in [*address.waiting][: address.batch_max]]\n",
+        "        address.phase = Phase.IN_FLIGHT; [self._queue.delta.pop(key, None) for key in [*address.waiting][: address.batch_max]]\n",
         "an awaiting invocation is forgotten at a restore",
     ),
     Mutant(
         "backlog-not-saved",
-        ADDRESSES,
-        "self._queue.put((id, sub), pack_message(message))",
+        STATE,
+        "self.delta[key] = message",
         "pass",
         "messages behind a busy address are lost at a restore",
+    ),
+    Mutant(
+        "message-in-base-leaves-no-tombstone",
+        STATE,
+        "self.delta.pop(key, None) is None or self._may_be_in_base",
+        "self.delta.pop(key, None) is None",
+        "a message that a base has seen, and that was done with before the next cut, comes back",
     ),
     Mutant(
         "positions-captured-late",
@@ -149,8 +156,8 @@ MUTANTS = [
     Mutant(
         "no-tombstones",
         STATE,
-        "            self.delta[key] = None",
-        "            self.delta.pop(key, None)",
+        "        if self.live.pop(key, None) is not None:\n            self.delta[key] = None",
+        "        if self.live.pop(key, None) is not None:\n            self.delta.pop(key, None)",
         "deleted keys come back",
     ),
     Mutant(

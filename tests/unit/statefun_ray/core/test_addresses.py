@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from statefun_checkpoints.model import FAILURES, QUEUE
+from statefun_checkpoints.model import FAILURES
 from statefun_ray.core.addresses import BATCH_MESSAGES_MAX, ERROR_CHARS_MAX, Addresses, BusyAddress, Phase
 from statefun_ray.core.lanes import Lane
-from statefun_ray.core.state import Table
+from statefun_ray.core.state import QueueTable, Table
 from tests.unit.statefun_ray.core.staging import message
 
 DEADLINE_MS = 1_000
@@ -15,7 +15,7 @@ class Desk:
     """Addresses and the tables they stand in."""
 
     def __init__(self) -> None:
-        self.queue, self.failures = Table(QUEUE, ""), Table(FAILURES, "")
+        self.queue, self.failures = QueueTable(), Table(FAILURES, "")
         self.lane = Lane("lane", 10, batch_max=BATCH_MESSAGES_MAX)
         self.addresses = Addresses(self.queue, self.failures, lambda _: self.lane)
         self.ordinal = 0

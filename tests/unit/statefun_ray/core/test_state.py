@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statefun_checkpoints.model import FunctionSpec, Rows, StateSpec
+from statefun_ray.core.message import Message, ordinal_sub, pack_message
 from statefun_ray.core.state import REFRESH_FRACTION, SLICE_ROWS, KeyedStore, Table, tables_of
+from tests.unit.statefun_ray.core.staging import message
 
 GROUPS = 16
 
@@ -146,14 +148,14 @@ def test_a_base_holds_all_keys_of_all_tables_in_slices() -> None:
     store, table = store_with()
     for number in range(SLICE_ROWS + 1):
         table.put(str(number), b"a")
-    store.queue.put(("1", "00"), b"m")
+    store.queue.add(("1", 0), message("a/b", "1", "hello"))
 
     slices = list(store.base_slices())
 
     assert max(len(rows) for rows in slices) == SLICE_ROWS
     rows = joined(slices)
     assert len(rows) == store.key_count() == SLICE_ROWS + 2
-    assert [row[1:4] for row in rows if row[1] == "~queue"] == [("~queue", "1", "00")]
+    assert [row[1:4] for row in rows if row[1] == "~queue"] == [("~queue", "1", ordinal_sub(0))]
 
 
 def test_a_base_may_be_newer_than_its_label_but_skips_what_is_gone() -> None:
@@ -261,16 +263,81 @@ def test_a_changed_expiration(
         assert table.get("1") is None
 
 
+# --- messages that wait --------------------------------------------------------------------------
+
+
+def queued(store: KeyedStore, *ordinals: int) -> None:
+    for ordinal in ordinals:
+        store.queue.add(("1", ordinal), message("a/b", "1", str(ordinal)))
+
+
+def subs(slices: Iterable[Rows]) -> dict[str, bool]:
+    """Return which rows of the queue are there, and whether they are more than a tombstone."""
+    rows = joined(slices)
+    return {
+        sub: value is not None
+        for table, sub, value in zip(rows.table, rows.sub, rows.value, strict=True)
+        if table == "~queue"
+    }
+
+
+def test_a_message_that_came_and_went_between_two_cuts_leaves_no_row() -> None:
+    store, _ = store_with()
+    queued(store, 1, 2)
+    store.queue.remove(("1", 1))
+    store.freeze()
+
+    assert subs(store.delta_slices(periodic=True)) == {ordinal_sub(2): True}
+
+
+def test_a_message_that_a_cut_has_seen_leaves_a_tombstone() -> None:
+    store, _ = store_with()
+    queued(store, 1)
+    store.freeze()
+    store.queue.remove(("1", 1))
+    store.freeze()
+
+    assert subs(store.delta_slices(periodic=True)) == {ordinal_sub(1): False}
+
+
+def test_a_message_that_a_base_has_seen_leaves_a_tombstone() -> None:
+    store, _ = store_with()
+    queued(store, 1)
+    base = subs(store.base_slices())
+    store.queue.remove(("1", 1))
+    store.freeze()
+
+    assert base == {ordinal_sub(1): True}
+    assert subs(store.delta_slices(periodic=True)) == {ordinal_sub(1): False}
+
+
+def test_a_message_that_came_after_a_base_was_begun_is_not_in_it() -> None:
+    store, _ = store_with()
+    queued(store, *range(SLICE_ROWS + 1))
+    base = store.base_slices()
+    seen = [next(base)]
+    store.freeze()
+    queued(store, SLICE_ROWS + 1)
+    seen.extend(base)
+    store.queue.remove(("1", SLICE_ROWS + 1))
+    store.freeze()
+
+    gone = ordinal_sub(SLICE_ROWS + 1)
+    assert gone not in subs(seen)
+    assert gone not in subs(store.delta_slices(periodic=True))
+
+
 # --- rows ----------------------------------------------------------------------------------------
 
 
 def test_rows_of_all_kinds_are_loaded_in_any_order() -> None:
     store, plain = store_with(now_ms=100)
+    waiting: Message = message("a/b", "1", "hello")
     expiring = store.add(Table("a/b.short", "t", expire_ms=50))
     rows = [
         (0, "a/b.state", "1", "", "t", b"a", None),
         (0, "a/b.state", "2", "", "t", b"b", None),
-        (0, "~queue", "1", "s1", "t", b"q", None),
+        (0, "~queue", "1", ordinal_sub(26), "t", pack_message(waiting), None),
         (0, "a/b.short", "1", "", "t", b"x", None),
         (0, "a/b.state", "3", "", "t", b"c", 101),
         (0, "a/b.state", "4", "", "t", b"late", 99),
@@ -279,7 +346,7 @@ def test_rows_of_all_kinds_are_loaded_in_any_order() -> None:
     ]
     assert store.load(Rows.of(rows), 100) == len(rows)
     assert plain.live == {"1": b"a", "2": b"b", "3": b"c", "5": b"d"}
-    assert store.queue.live == {("1", "s1"): b"q"}
+    assert store.queue.live == {("1", 26): waiting}
     assert (expiring.get("1"), expiring.get("2")) == (b"x", b"y")
 
 

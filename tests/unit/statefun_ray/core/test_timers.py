@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from statefun_checkpoints.model import TIMERS
-from statefun_ray.core.message import Message
+from statefun_ray.core.message import Message, ordinal_sub
 from statefun_ray.core.state import Table
-from statefun_ray.core.timers import Timers, ordinal_sub
+from statefun_ray.core.timers import Timers
 from tests.unit.statefun_ray.core.staging import message
 
 
