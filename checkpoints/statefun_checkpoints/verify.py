@@ -15,6 +15,8 @@ For every retained snapshot, and every log slot from the oldest of them on:
   ``in_flight``                          rows in ~inflight and ~queue
   ``timers_set``                         ``timers_fired + timers_cancelled`` + rows in
                                          ~timers
+  ``buried``                             ``unburied`` + rows in ~dead: each dead letter is
+                                         there until it is redriven or dropped
   sum of ``out_seq``                     ``egress_rows``
   =====================================  =============================================
 """
@@ -29,6 +31,7 @@ from statefun_checkpoints import arrow_format, layout
 from statefun_checkpoints.commit_log import LogReader
 from statefun_checkpoints.errors import CheckpointError
 from statefun_checkpoints.model import (
+    DEAD,
     INFLIGHT,
     QUEUE,
     TIMERS,
@@ -67,6 +70,7 @@ class Report(msgspec.Struct, frozen=True):
         snapshots: ids checked, newest first.
         slots: how many log slots were read.
         parts, rows, bytes: how much was read and hashed.
+        dead_letters: how many each snapshot holds, by id; without those that cannot be read completely.
         findings: empty if all is well.
     """
 
@@ -76,6 +80,7 @@ class Report(msgspec.Struct, frozen=True):
     parts: int
     rows: int
     bytes: int
+    dead_letters: dict[int, int]
     findings: tuple[Finding, ...]
 
     @property
@@ -89,6 +94,8 @@ class Report(msgspec.Struct, frozen=True):
             f"{self.application}: {len(self.snapshots)} snapshots, {self.slots} log slots, "
             f"{self.parts} parts, {self.rows} rows, {self.bytes} bytes"
         )
+        for newest in self.snapshots[:1]:
+            what += f", {self.dead_letters.get(newest, 'unknown')} dead letters in snapshot {newest}"
         return [what, *map(str, self.findings)] if self.findings else [f"{what}: sound"]
 
 
@@ -115,6 +122,7 @@ def verify(snapshots_kept: int = SNAPSHOTS_KEPT_DEFAULT) -> StoreSteps[Report]:
         parts=check.parts,
         rows=check.rows,
         bytes=check.bytes,
+        dead_letters=check.dead_letters,
         findings=tuple(check.findings),
     )
 
@@ -126,6 +134,7 @@ class _Check:
         self.key_group_count = key_group_count
         self.findings: list[Finding] = []
         self.slots = self.parts = self.rows = self.bytes = 0
+        self.dead_letters: dict[int, int] = {}
         self._seen: set[tuple[str, str]] = set()  # object and hash of parts whose rows have been checked
 
     def chain(self, log: LogReader, count: int) -> StoreSteps[list[Entry]]:
@@ -177,7 +186,9 @@ class _Check:
             else:
                 merge.add(part, rows)
         if complete:  # else the sums are off for a reason already given
-            self._conservation(entry, name, Counter(merge.rows().table) + transient)
+            count = Counter(merge.rows().table) + transient
+            self.dead_letters[entry.snapshot_id] = count[DEAD]
+            self._conservation(entry, name, count)
 
     def _links(self, entry: Entry, slot: int, newer: Entry | None, newer_snapshot: Entry | None) -> None:
         name = layout.slot_path(slot)
@@ -249,6 +260,12 @@ class _Check:
                 name,
                 f"timers_set is {count['timers_set']}, but timers_fired {count['timers_fired']} + timers_cancelled "
                 f"{count['timers_cancelled']} + {rows[TIMERS]} rows in {TIMERS} = {ended}",
+            )
+        if count["buried"] != count["unburied"] + rows[DEAD]:
+            self._find(
+                name,
+                f"buried is {count['buried']}, but unburied {count['unburied']} + {rows[DEAD]} rows in {DEAD} "
+                f"= {count['unburied'] + rows[DEAD]}",
             )
         numbered = sum(entry.out_seq.values())
         if numbered != count["egress_rows"]:

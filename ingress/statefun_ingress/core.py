@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from statefun_ingress.dead_letters import DEAD_LETTERS
 from statefun_ingress.errors import LogFailed
 from statefun_ingress.feed import (
     Credit,
@@ -209,6 +210,14 @@ class IngressCore:
         self._queries[self._last_query_id] = (feed, waiter)
         feed.send(Query(self._last_query_id, function_type, id, wait_commit))
         return self._last_query_id
+
+    def query_letters(self, feed: Feed, function_type: str, id: str, waiter: StateWaiter) -> int | None:
+        """Ask one worker for its dead letters, those to one function or of one id if it is given; as `query`.
+
+        As of a commit: a letter that is not in a snapshot may be gone after a crash, and its name be that
+        of another, so that nothing could be told to it.
+        """
+        return self.query_of(feed, f"{DEAD_LETTERS}#{function_type}", id, True, waiter)
 
     def forget_query(self, query_id: int) -> None:
         """Stop waiting for a query; its waiter is not called any more."""

@@ -34,7 +34,7 @@ _row_decoder: msgspec.msgpack.Decoder[_Row] = msgspec.msgpack.Decoder(_Row)
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class Named(msgspec.Struct, forbid_unknown_fields=True):
+class Named(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """One letter, as a client names it."""
 
     id: str

@@ -22,7 +22,6 @@ from statefun_ingress.asgi import HotRoutes, Receive, Scope, Send
 from statefun_ingress.committer import Committer
 from statefun_ingress.config import IngressConfig
 from statefun_ingress.core import IngressCore
-from statefun_ingress.dead_letters import DEAD_LETTERS
 from statefun_ingress.errors import CannotListen, RequestRefused
 from statefun_ingress.feed import Feed, State
 from statefun_ingress.feed_server import FeedServer
@@ -275,8 +274,7 @@ class IngressService:
                 "own; the others are starting or recovering, retry",
                 1,
             )
-        asked = f"{DEAD_LETTERS}#{function}"
-        answers = [self._ask(feed, asked, id) for feed in feeds]
+        answers = [self._ask(feed, function, id) for feed in feeds]
         self._feeds.flush()
         try:
             async with asyncio.timeout(self.config.query_timeout_s):
@@ -285,17 +283,19 @@ class IngressService:
             found = [None]
         letters = [state for state in found if state is not None]
         if len(letters) < len(feeds):
-            raise RequestRefused(503, "A worker does not answer", "it may be busy or recovering; retry", 1)
+            raise RequestRefused(
+                503, "A worker does not answer", "it may be busy, recovering or unable to commit; retry", 1
+            )
         return letters
 
-    def _ask(self, feed: Feed, function_type: str, id: str) -> asyncio.Future[State | None]:
+    def _ask(self, feed: Feed, function: str, id: str) -> asyncio.Future[State | None]:
         future: asyncio.Future[State | None] = self._loop.create_future()
 
         def settle(state: State | None) -> None:
             if not future.done():
                 future.set_result(state)
 
-        if self.core.query_of(feed, function_type, id, False, settle) is None:
+        if self.core.query_letters(feed, function, id, settle) is None:
             future.set_result(None)
         return future
 

@@ -22,6 +22,7 @@ import msgspec
 
 from statefun_ray.core.addresses import ERROR_CHARS_MAX
 from statefun_ray.core.message import DEAD_LETTERS, Message, ordinal_sub
+from statefun_ray.core.snapshots import Counters
 from statefun_ray.core.state import Table
 
 LISTED_MAX: Final = 1_000
@@ -52,10 +53,11 @@ def command(action: str, letter: str) -> bytes:
 class DeadLetters:
     """The letters of one worker."""
 
-    __slots__ = ("_table",)
+    __slots__ = ("_counters", "_table")
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, counters: Counters) -> None:
         self._table = table
+        self._counters = counters
 
     def __len__(self) -> int:
         return len(self._table.live)
@@ -66,6 +68,7 @@ class DeadLetters:
         """Keep a message; ``ordinal`` increases with every call and names the letter."""
         letter: Letter = (message, attempts, error[:ERROR_CHARS_MAX], first_ms, last_ms)
         self._table.put((message[1], ordinal_sub(ordinal)), _encoder.encode(letter))
+        self._counters.buried += 1
 
     def obey(self, message: Message, ordinal: int, now_ms: int) -> Message | None:
         """Do what a message to the letters says.
@@ -95,6 +98,7 @@ class DeadLetters:
         if value is None:
             return None
         self._table.delete((id, letter))
+        self._counters.unburied += 1
         return _decoder.decode(value)[0]
 
     def listed(self, id: str, function_type: str = "") -> list[tuple[str, str, bytes | None]]:

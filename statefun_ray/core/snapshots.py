@@ -27,6 +27,8 @@ class Counters(msgspec.Struct):
     timers_cancelled: int = 0
     buried: int = 0
     """Of those applied: messages that became dead letters."""
+    unburied: int = 0
+    """Letters that were redriven or dropped; the others are the rows of ``~dead``."""
     egress_rows: int = 0
     replies: int = 0
 

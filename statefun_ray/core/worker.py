@@ -132,7 +132,8 @@ class Worker:
         self._lanes = {lane.name: lane for lane in (inline, awaiting)}
         self._lane_by_type: dict[str, Lane] = {}
         self._remote = RemoteStates(self._store)
-        self._letters = DeadLetters(self._store.dead)
+        self.counters = Counters()
+        self._letters = DeadLetters(self._store.dead, self.counters)
         self._addresses = Addresses(self._store.queue, self._store.failures, self._lane_of)
         self._outbox = Outbox(config.eager_egresses)
         self._feeds = LogFeeds(
@@ -161,7 +162,6 @@ class Worker:
         self._invocation_next = 0
         self._ordinal = 0
         self._paused = False
-        self.counters = Counters()
         self._snapshot: OpenSnapshot | None = None
         self._committed = 0
         self._wanted_after = -1
@@ -523,7 +523,6 @@ class Worker:
                 )
                 # It is done with, as far as the books go; redriven, it comes to be once more.
                 self.counters.applied += 1
-                self.counters.buried += 1
 
     def _obey(self, message: Message) -> None:
         self._ordinal += 1

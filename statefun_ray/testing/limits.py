@@ -13,8 +13,9 @@ from types import ModuleType
 from typing import Final, NamedTuple
 
 from statefun_checkpoints import arrow_format, layout
+from statefun_ingress import dead_letters as told_letters
 from statefun_ingress import feed, log, log_reader, record
-from statefun_ray.core import channel, coordinator, feeds, outbox, snapshots, state
+from statefun_ray.core import channel, coordinator, dead_letters, feeds, outbox, snapshots, state
 
 SHARE: Final = 0.35
 """Of the runs in which a limit is small."""
@@ -43,6 +44,7 @@ LIMITS: Final = (
     Limit("FRAME_EVENTS_MAX", (feed,), 3),
     Limit("SCAN_EVENTS_MAX", (feed,), 4),
     Limit("IDLE_EVENTS", (feed,), 5),
+    Limit("LISTED_MAX", (dead_letters, told_letters), 2),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from statefun_ingress.pending import ReplyValue
 from statefun_ingress.record import Events
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Request(NamedTuple):
     """One request: its events, and whether the reply of the only one is awaited."""
 
-    events: list[tuple[str, str, dict[str, Any]]]
+    events: list[tuple[str, str, bytes]]
+    """``(function type, id, value)``."""
     wants_reply: bool
 
 
@@ -94,7 +95,7 @@ class Producer:
             [""] * count,
             [""] * count,
             [COMMANDS.typename] * count,
-            [encode_commands(message) for _, _, message in request.events],
+            [value for _, _, value in request.events],
         )
 
         def answered() -> None:

@@ -20,15 +20,27 @@ from statefun_checkpoints.store import run_store
 from statefun_checkpoints.store_requests import StoreSteps
 from statefun_ingress.frames import State
 from statefun_ray.core.control import ToCoordinator, ToWorker, encode_control
-from statefun_ray.testing import epilogue, limits
+from statefun_ray.core.dead_letters import letter_of
+from statefun_ray.core.message import DEAD_LETTERS
+from statefun_ray.testing import epilogue, limits, policy
 from statefun_ray.testing.checkers import check_outcome
+from statefun_ray.testing.clerk import Clerk
 from statefun_ray.testing.coordinator_process import SimulatedCoordinator
 from statefun_ray.testing.faults import Faults, swarm
 from statefun_ray.testing.ingress_process import LOG_ID, SimulatedIngress
 from statefun_ray.testing.producer import Anonymous, Producer, Request
 from statefun_ray.testing.storage import SimulatedFiles, SimulatedSink, SimulatedStore
 from statefun_ray.testing.worker_process import SimulatedWorker
-from statefun_ray.testing.workload import AWAITING, AWAITING_POISON, POISON, UNKNOWN, Workload
+from statefun_ray.testing.workload import (
+    AWAITING,
+    AWAITING_POISON,
+    COMMANDS,
+    INLINE,
+    UNKNOWN,
+    Poisoned,
+    Workload,
+    encode_commands,
+)
 from statefun_ray.testing.world import SLOW_FACTOR, Process, World
 
 SETTLE_MS: Final = 10_000
@@ -40,13 +52,8 @@ QUIET_MS: Final = 15
 LATE_MS: Final = SLOW_FACTOR * 1.1
 """... after this, when the last slow one has arrived."""
 
-POISONS: Final = [
-    (POISON, "raises"),
-    (POISON, "doubles-token"),
-    (AWAITING_POISON, "raises"),
-    (AWAITING_POISON, "doubles-token"),
-    (UNKNOWN, "n0"),
-]
+LEGITIMATE_REFUSALS: Final = ("has taken over", "is over", "has connected again", "was closed")
+"""What an ingress says to workers of the past; any other refusal means that something was lost."""
 
 
 class Simulation:
@@ -61,13 +68,14 @@ class Simulation:
         self.world = World(seed)
         self.rng = self.world.rng
         self.faults = faults if faults is not None else swarm(self.rng)
-        self.poisons = self.rng.sample(POISONS, self.rng.randrange(1, 4)) if self.rng.random() < 0.3 else []
-        self.poisonous = 0
-        """Messages that no function will ever have taken."""
-        # Where functions fail for good the retry deadline is short, and others must not come to it.
-        self.retry_deadline_ms = 300 if self.poisons else 3_600_000
+        self.policy = policy.choose(self.rng)
         self.world.faults_until_ms = self.faults.duration_ms
-        self.workload = Workload(self.rng, ids=self.rng.choice([2, 6]), flaky=0.0 if self.poisons else 0.05)
+        self.workload = Workload(
+            self.rng,
+            ids=self.rng.choice([2, 6]),
+            flaky=self.policy.flaky,
+            poison_share=self.policy.poison_share,
+        )
         # Drawn apart, so that a seed without such functions is what it was before there were any.
         apart = Random(seed ^ 0x5EED)
         self.remote = frozenset({AWAITING, AWAITING_POISON}) if apart.random() < 0.35 else frozenset()
@@ -98,10 +106,11 @@ class Simulation:
         self.coordinators: list[SimulatedCoordinator] = []
         self.worker_count = self.rng.choice([1, 2, 3, 3])
         self.producers = [
-            Producer(self, f"p{number}", self._requests(requests, self.poisons if number == 0 else []))
+            Producer(self, f"p{number}", self._requests(requests, has_poison=number == 0))
             for number in range(self.rng.choice([1, 2]))
         ]
         self.anonymous = Anonymous(self)
+        self.clerk = Clerk(self)
         self.small_limits = limits.choose(self.rng)
         self.first_slot = self.rng.choice([0, 0, 8])
         self._rivals = 0
@@ -109,19 +118,41 @@ class Simulation:
         self._is_settled = False
         self._is_stopping = False
         self._is_starting = False
+        self._is_last = False
+        """Whether the cluster has been started for the last time."""
 
-    def _requests(self, count: int, poisons: list[tuple[str, str]]) -> list[Request]:
+    def _requests(self, count: int, *, has_poison: bool) -> list[Request]:
         result = []
         for _ in range(count):
             wants_reply = self.rng.random() < 0.3
             size = 1 if wants_reply or self.rng.random() < 0.7 else self.rng.randrange(2, 5)
             events = [self.workload.event(reply=wants_reply) for _ in range(size)]
-            result.append(Request(events, wants_reply))
-        for kind, id in poisons:
-            for _ in range(self.rng.choice([1, 1, 3])):
-                self.poisonous += 1
-                result.insert(self.rng.randrange(count), Request([(kind, id, {"u": 1, "c": []})], False))
+            encoded = [(kind, id, encode_commands(message)) for kind, id, message in events]
+            result.append(Request(encoded, wants_reply))
+        for event in self._poison() if has_poison else ():
+            result.insert(self.rng.randrange(count), Request([event], False))
         return result
+
+    def _poison(self) -> Iterator[tuple[str, str, bytes]]:
+        """Yield the events that fail for good, or never were one."""
+        workload, rng = self.workload, self.rng
+        for kind, id in self.policy.poisons:
+            for _ in range(rng.choice([1, 1, 3])):
+                how = "doubles-token" if id == "doubles-token" else "raises"
+                yield kind, id, encode_commands(workload.poison(kind, id, how))
+        for _ in range(rng.randrange(5) if self.policy.buries else 0):
+            id, how = f"n{rng.randrange(workload.ids)}", rng.choice(["raises", "doubles-token"])
+            what = rng.choice([INLINE, AWAITING, UNKNOWN, "no command", "no message"])
+            if what == "no command":
+                # As a letter it is told to itself again when it is redriven.
+                message = workload.poison(DEAD_LETTERS, id, how, "no command")
+                yield DEAD_LETTERS, id, encode_commands(message)
+            elif what == "no message":
+                value = encode_commands(workload.poison(INLINE, id, how, "cannot be read"))
+                letter = letter_of((INLINE, id, COMMANDS.typename, value, "it cannot be read"))
+                yield DEAD_LETTERS, id, letter[5] or b""
+            else:
+                yield what, id, encode_commands(workload.poison(what, id, how))
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -142,6 +173,9 @@ class Simulation:
         for producer in self.producers:
             producer.run()
         self.anonymous.run()
+        self.clerk.run()
+        if self.policy.mended == "early":
+            self.world.after(self.rng.random() * self.faults.duration_ms, None, self._mend)
         self._schedule_faults()
         self._read_now_and_then()
         self.world.run_until(lambda: not self.is_faulty, 1e9)
@@ -151,8 +185,13 @@ class Simulation:
         # Stop and start once more: what the final snapshot holds is complete, its outbox is published.
         if not self._stop():
             return [*self.problems, f"not stopped {SETTLE_MS} ms after it was asked to"]
+        if self.policy.mended == "at restart":
+            self._mend()
+        if self.policy.poisons:
+            self.worker_count = self.rng.choice([self.worker_count, 1, 3])
         self._start_coordinator()
-        self._is_stopping = False
+        self._is_stopping, self._is_last = False, True
+        self.clerk.look_at_last()
         if not self._settle() or not self._stop():
             return [*self.problems, f"not settled after the last restart: {self._unsettled()}"]
         problems = self.problems + check_outcome(self)
@@ -167,6 +206,30 @@ class Simulation:
         """Note that something is wrong."""
         self.world.note(f"PROBLEM: {text}")
         self.problems.append(text)
+
+    def _mend(self) -> None:
+        self.world.note("the functions are mended")
+        self.workload.is_mended = True
+
+    def is_mended(self, poisoned: Poisoned | None) -> bool:
+        """Whether a message that failed for good would be taken now; an unknown function has to be deployed."""
+        if poisoned is None or poisoned.kind == DEAD_LETTERS or not self.workload.is_mended:
+            return False
+        return poisoned.kind != UNKNOWN or (self._is_last and not self._is_stopping)
+
+    def check_death(self, name: str, reason: str) -> None:
+        """A worker ends because of this: it must have been arranged, or meant for workers of the past."""
+        is_policy = self.policy.strict or self.policy.on_failure == "fail"
+        expected = (*LEGITIMATE_REFUSALS, "that ends the generation") if is_policy else LEGITIMATE_REFUSALS
+        self.workload.failed = 0
+        if not any(text in reason for text in expected):
+            self.problem(f"{name} must die: {reason}")
+
+    def check_failures(self, name: str) -> None:
+        """What failed in a strict application has ended its worker."""
+        failed, self.workload.failed = self.workload.failed, 0
+        if failed and self.policy.strict:
+            self.problem(f"{name} goes on after {failed} failures, in a strict application")
 
     def clock_skew_ms(self) -> int:
         """Return by how much the clock of a new process is wrong."""
@@ -403,6 +466,8 @@ class Simulation:
         if not self.coordinator.is_alive or self._is_starting:
             return False
         if coordinator.phase != "running" or ingress is None or not all(p.is_done for p in self.producers):
+            return False
+        if not self.clerk.is_done:
             return False
         workers = [w for w in self.coordinator.workers_of(coordinator.generation) if w.is_alive]
         return len(workers) == coordinator.config.worker_count and all(

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from statefun_ray.testing.simulator import Simulation
 
 HEARTBEAT_MS = 40
-LEGITIMATE_REFUSALS = ("has taken over", "is over", "has connected again", "was closed")
-"""What an ingress says to workers of the past; any other refusal means that something was lost."""
 
 
 class SimulatedWorker(Process):
@@ -162,8 +160,9 @@ class SimulatedWorker(Process):
             backlog_max=rng.choice([5, 50_000]),
             feed_window=rng.choice([2, 16, 8_192]),
             invocations_max=rng.choice([1, 3, 1_024]),
-            retry_deadline_ms=simulation.retry_deadline_ms,
-            on_failure="park",
+            retry_deadline_ms=simulation.policy.retry_deadline_ms,
+            on_failure=simulation.policy.on_failure,
+            strict=simulation.policy.strict,
             base_deltas_max=rng.choice([2, 5, 20]),
             base_rows_min=rng.choice([5, 10_000]),
         )
@@ -245,10 +244,10 @@ class SimulatedWorker(Process):
                     if self.to_ingress is not None:
                         self.to_ingress.send(frame)
                 case do.Die(reason):
-                    if not any(text in reason for text in LEGITIMATE_REFUSALS):
-                        self.simulation.problem(f"{self.name} must die: {reason}")
+                    self.simulation.check_death(self.name, reason)
                     self.die(reason)
                     return
+        self.simulation.check_failures(self.name)
 
     def _send(self, peer: int, frame: bytes) -> None:
         simulation = self.simulation

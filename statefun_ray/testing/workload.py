@@ -36,10 +36,12 @@ AWAITING: Final = "simulation/awaiting"
 RELAY: Final = "simulation/relay"
 """Has no state and sends on what it gets, which may be nothing."""
 POISON: Final = "simulation/poison"
-"""Always fails, in the way its id says."""
+"""Fails until it is mended, in the way its id says."""
 AWAITING_POISON: Final = "simulation/awaiting-poison"
+REASONS: Final = {"raises": "always", "doubles-token": "already pending"}
+"""Ways to fail for good, and what their errors say."""
 UNKNOWN: Final = "simulation/unknown"
-"""No application has it."""
+"""No application has it before it is mended."""
 ONCE: Final = "anonymous"
 """The id of events from clients that do not number them and never repeat one."""
 NEVER: Final = "never"
@@ -76,6 +78,18 @@ class Expected:
     """XOR of the unique ids."""
 
 
+@dataclass(frozen=True)
+class Poisoned:
+    """A message that nobody takes before its function is mended."""
+
+    kind: str
+    id: str
+    error: tuple[str, ...]
+    """What its letter may give as the reason."""
+    egress: int
+    """The record that comes of it when it is taken."""
+
+
 @dataclass
 class Workload:
     """The events of one run and their expected outcome."""
@@ -85,10 +99,18 @@ class Workload:
     depth: int = 3
     flaky: float = 0.05
     """Share of the messages at which a function fails once or twice."""
+    poison_share: float = 0.0
+    """Share of the messages that send one that fails for good."""
     expected: dict[tuple[str, str], Expected] = field(default_factory=dict)
     egress: list[int] = field(default_factory=list)
     attempts: dict[int, int] = field(default_factory=dict)
     """Unique id -> failures left: outside all state, as a flaky dependency is."""
+    poisoned: dict[int, Poisoned] = field(default_factory=dict)
+    """Unique id -> message that fails for good."""
+    is_mended: bool = False
+    """Whether functions take what they failed on."""
+    failed: int = 0
+    """Invocations that have failed."""
     _unique: int = 0
 
     def unique(self) -> int:
@@ -109,6 +131,8 @@ class Workload:
         id = f"n{rng.randrange(self.ids)}"
         unique = self._account(kind, id)
         commands: list[list[Any]] = []
+        if self.poison_share and rng.random() < self.poison_share:
+            commands.append(self._poisonous())
         for _ in range(rng.randrange(3) if depth else 0):
             choice = rng.random()
             if choice < 0.5:
@@ -127,6 +151,29 @@ class Workload:
                 commands.append(["egress", self.egress[-1]])
         self._maybe_flaky(unique)
         return kind, id, {"u": unique, "c": commands}
+
+    def poison(self, kind: str, id: str, how: str = "raises", *reasons: str) -> dict[str, Any]:
+        """Return the command message of one that fails for good, and account for it.
+
+        Args:
+            kind: of its function.
+            id: of its address.
+            how: it fails: "raises" or "doubles-token".
+            reasons: why it may be a dead letter besides.
+        """
+        unique = self.unique()
+        error = "no function" if kind == UNKNOWN else REASONS[how]
+        self.poisoned[unique] = Poisoned(kind, id, (error, *reasons), self.unique())
+        return {"u": unique, "p": how, "c": [["egress", self.poisoned[unique].egress]]}
+
+    def _poisonous(self) -> list[Any]:
+        """Return a command that sends such a message, at once or later."""
+        rng = self.rng
+        kind, id = rng.choice([INLINE, AWAITING, UNKNOWN]), f"n{rng.randrange(self.ids)}"
+        message = self.poison(kind, id, rng.choice(list(REASONS)))
+        if rng.random() < 0.7:
+            return ["send", kind, id, message]
+        return ["after", rng.randrange(0, 120), "", kind, id, message]
 
     def _maybe_flaky(self, unique: int) -> None:
         if self.rng.random() < self.flaky:
@@ -195,27 +242,49 @@ class Workload:
                 context.send(message_builder(kind, id, value=nested, value_type=COMMANDS))
             self._fail_if_told(commands["u"])
 
-        @functions.bind(POISON, [ValueSpec("count", LongType)])
-        def poison(context: Context, message: Message) -> None:
-            context.storage.count = 1
-            never = message_builder(INLINE, NEVER, value={"u": 0, "c": []}, value_type=COMMANDS)
-            context.send(never)
-            if context.address.id == "raises":
-                raise SimulatedFailure("always")
-            for _ in range(2):
-                context.send_after(timedelta(milliseconds=FAR_MS), never, "a token twice")
+        taking = [ValueSpec("book", BOOK)]
 
-        @functions.bind(AWAITING_POISON, [ValueSpec("count", LongType)])
+        @functions.bind(POISON, taking)
+        def poison(context: Context, message: Message) -> None:
+            self._take(context, message.as_type(COMMANDS))
+
+        @functions.bind(AWAITING_POISON, taking)
         async def awaiting_poison(context: Context, message: Message) -> None:
-            poison(context, message)
+            self._take(context, message.as_type(COMMANDS))
+
+        if self.is_mended:
+
+            @functions.bind(UNKNOWN, taking)
+            def unknown(context: Context, message: Message) -> None:
+                self._take(context, message.as_type(COMMANDS))
 
         return functions
+
+    def _take(self, context: Context, commands: dict[str, Any]) -> None:
+        """Run a message that fails for good: nothing of it stays before the functions are mended."""
+        book = context.storage.book or new_book()
+        book["taken"].append(commands["u"])
+        context.storage.book = book
+        for _, record in commands["c"]:
+            context.send_egress(egress_message_builder(EGRESS, record, LongType))
+        if self.is_mended:
+            return
+        self.failed += 1
+        never = message_builder(INLINE, NEVER, value={"u": 0, "c": []}, value_type=COMMANDS)
+        context.send(never)
+        if commands["p"] == "raises":
+            raise SimulatedFailure("always")
+        for _ in range(2):
+            context.send_after(timedelta(milliseconds=FAR_MS), never, "a token twice")
 
     def follow(self, context: Context, message: Message) -> None:
         """Run one message's commands."""
         commands = message.as_type(COMMANDS)
+        if "p" in commands:
+            self._take(context, commands)
+            return
         storage = context.storage
-        book = storage.book or {"seen": 0, "last": {}, "sent": {}, "replies": {}, "errors": []}
+        book = storage.book or new_book()
         count = (storage.count or 0) + 1
         unique = commands["u"]
         sequence = commands.get("s")
@@ -230,9 +299,11 @@ class Workload:
         for command, *rest in commands["c"]:
             if command == "send":
                 kind, id, nested = rest
-                target = f"{kind}/{id}"
-                number = book["sent"][target] = book["sent"].get(target, 0) + 1
-                context.send(message_builder(kind, id, value={**nested, "s": number}, value_type=COMMANDS))
+                if "p" not in nested:  # what comes late or never has no place in an order
+                    target = f"{kind}/{id}"
+                    number = book["sent"][target] = book["sent"].get(target, 0) + 1
+                    nested = {**nested, "s": number}
+                context.send(message_builder(kind, id, value=nested, value_type=COMMANDS))
             elif command == "after":
                 delay_ms, token, kind, id, nested = rest
                 delayed = message_builder(kind, id, value=nested, value_type=COMMANDS)
@@ -262,7 +333,13 @@ class Workload:
     def _fail_if_told(self, unique: int) -> None:
         if self.attempts.get(unique, 0) > 0:
             self.attempts[unique] -= 1
+            self.failed += 1
             raise SimulatedFailure(f"attempt on {unique}")
+
+
+def new_book() -> dict[str, Any]:
+    """Return the book of an address that has seen nothing yet."""
+    return {"seen": 0, "last": {}, "sent": {}, "replies": {}, "errors": [], "taken": []}
 
 
 def encode_commands(message: dict[str, Any]) -> bytes:

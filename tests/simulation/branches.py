@@ -26,6 +26,7 @@ FILES: Final = (
     "statefun_ray/core/state.py",
     "statefun_ray/core/timers.py",
     "statefun_ray/core/addresses.py",
+    "statefun_ray/core/dead_letters.py",
     "statefun_ray/core/channel.py",
     "statefun_ray/core/outbox.py",
     "statefun_ray/core/positions.py",

@@ -38,6 +38,7 @@ CHANNEL = "statefun_ray/core/channel.py"
 STATE = "statefun_ray/core/state.py"
 TIMERS = "statefun_ray/core/timers.py"
 ADDRESSES = "statefun_ray/core/addresses.py"
+LETTERS = "statefun_ray/core/dead_letters.py"
 OUTBOX = "statefun_ray/core/outbox.py"
 POSITIONS = "statefun_ray/core/positions.py"
 LOG = "ingress/statefun_ingress/log.py"
@@ -598,6 +599,119 @@ MUTANTS = [
         "table = self.dynamic(name, typename)",
         "table = Table(name, typename)",
         "states of functions that live elsewhere are gone after a restore",
+    ),
+    # --- dead letters -----------------------------------------------------------------------------
+    Mutant(
+        "letter-not-saved",
+        LETTERS,
+        "self._table.put((message[1], ordinal_sub(ordinal)), _encoder.encode(letter))",
+        "self._table.live[message[1], ordinal_sub(ordinal)] = _encoder.encode(letter)",
+        "a dead letter is lost at a restore",
+    ),
+    Mutant(
+        "redriven-letter-stays",
+        LETTERS,
+        "        self._table.delete((id, letter))\n",
+        "        pass\n",
+        "a letter that is told something twice is delivered twice",
+    ),
+    Mutant(
+        "redriven-letter-comes-back",
+        LETTERS,
+        "        self._table.delete((id, letter))\n",
+        "        del self._table.live[id, letter]\n",
+        "a letter that was delivered once more is there again after a restore",
+    ),
+    Mutant(
+        "redriven-message-lost",
+        WORKER,
+        "            self._mailbox.append(redriven)",
+        "            pass",
+        "a letter that is redriven is gone",
+    ),
+    Mutant(
+        "redriven-not-counted",
+        WORKER,
+        "            self.counters.emitted += 1\n            self._mailbox.append(redriven)",
+        "            pass\n            self._mailbox.append(redriven)",
+        "the books say that a message was doubled",
+    ),
+    Mutant(
+        "buried-not-counted-as-applied",
+        WORKER,
+        "                self.counters.applied += 1\n",
+        "                pass\n",
+        "the books say that a message was lost",
+    ),
+    Mutant(
+        "buried-not-counted",
+        LETTERS,
+        "        self._counters.buried += 1\n",
+        "        pass\n",
+        "nobody can tell whether a letter is missing",
+    ),
+    Mutant(
+        "dropped-letter-delivered",
+        LETTERS,
+        '                case ["drop", str(letter)]:\n                    self._take(id, letter)',
+        '                case ["drop", str(letter)]:\n                    return self._take(id, letter)',
+        "what was thrown away comes back",
+    ),
+    Mutant(
+        "oldest-letter-of-the-id-taken",
+        LETTERS,
+        "        value = self._table.get((id, letter))\n",
+        "        letter = min((sub for of_id, sub in self._table.live if of_id == id), default=letter); value = self._table.get((id, letter))\n",
+        "another letter than the one that was named is delivered or thrown away",
+    ),
+    Mutant(
+        "letter-name-used-twice",
+        WORKER,
+        "                self._ordinal += 1\n                self._letters.bury(",
+        "                pass\n                self._letters.bury(",
+        "a letter overwrites another one of its id",
+    ),
+    Mutant(
+        "letters-listed-before-commit",
+        INGRESS,
+        'return self.query_of(feed, f"{DEAD_LETTERS}#{function_type}", id, True, waiter)',
+        'return self.query_of(feed, f"{DEAD_LETTERS}#{function_type}", id, False, waiter)',
+        "a letter is told something, is gone after a crash, and its name is that of another",
+    ),
+    Mutant(
+        "attempts-of-a-letter-lost",
+        WORKER,
+        "attempts, error, first_ms = address.attempts, address.error, address.first_failed_ms",
+        "attempts, error, first_ms = 0, address.error, address.first_failed_ms",
+        "a letter does not say how often it was tried",
+    ),
+    Mutant(
+        "first-failure-of-a-letter-lost",
+        WORKER,
+        "message, self._ordinal, attempts, error, first_ms or self._now_ms, self._now_ms",
+        "message, self._ordinal, attempts, error, self._now_ms, self._now_ms",
+        "a letter does not say since when it failed",
+    ),
+    Mutant(
+        "last-message-buried",
+        ADDRESSES,
+        "        sub, message = address.waiting.popleft()\n        address.in_flight = 0\n",
+        "        sub, message = address.waiting.pop()\n        address.in_flight = 0\n",
+        "the wrong message of an address becomes a letter, and the bad one stays",
+    ),
+    Mutant(
+        "history-outlives-its-message",
+        ADDRESSES,
+        "        self._failures.delete((address.id, address.function_type))\n        address.attempts",
+        "        pass\n        address.attempts",
+        "an address without messages comes back at a restore, with another's failures",
+    ),
+    Mutant(
+        "strictness-forgotten",
+        WORKER,
+        "        if is_over or self.config.strict:\n",
+        "        if is_over:\n",
+        "a strict application tries again",
     ),
 ]
 

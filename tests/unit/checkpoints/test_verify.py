@@ -67,9 +67,9 @@ def replace_entry(store: MemoryStore, at: int, **changes: Any) -> None:
 def test_sound_storage_is_sound(store: ObjectStore) -> None:
     grown(store)
     report = check(store)
-    assert report.lines() == [
-        f"shop: 3 snapshots, 3 log slots, 9 parts, {report.rows} rows, {report.bytes} bytes: sound"
-    ]
+    (line,) = report.lines()
+    size = f"{report.rows} rows, {report.bytes} bytes"
+    assert line == f"shop: 3 snapshots, 3 log slots, 9 parts, {size}, 0 dead letters in snapshot 4: sound"
     assert report.snapshots == (4, 3, 2)
     assert report.rows == 3 * (23 + 2 + 2)
 
@@ -183,6 +183,43 @@ def test_reply_snapshots_between_retained_ones_are_part_of_the_chain() -> None:
 
 
 # --- conservation ------------------------------------------------------------------------
+
+
+def with_letters(store: ObjectStore, rows: int, **counters: int) -> App:
+    app = App(store)
+    for number in (1, 2):
+        keyed = Rows.of([*carts(3), *reserved("~dead", *map(str, range(rows - 2 + number)))])
+        part = app.part(keyed, number, "base")
+        app.snapshot(number, [part], counters={"buried": rows + 1, "unburied": 3 - number, **counters})
+    return app
+
+
+def test_the_dead_letters_of_each_snapshot_are_counted() -> None:
+    store = MemoryStore()
+    with_letters(store, 3)
+    report = check(store)
+    assert report.is_sound
+    assert report.dead_letters == {2: 3, 1: 2}
+    (line,) = report.lines()
+    assert line.endswith("3 dead letters in snapshot 2: sound")
+
+
+def test_a_letter_that_is_missing_is_found() -> None:
+    store = MemoryStore()
+    with_letters(store, 3, buried=5)
+    assert findings(store) == [
+        f"{layout.slot_path(2)}: buried is 5, but unburied 1 + 3 rows in ~dead = 4",
+        f"{layout.slot_path(1)}: buried is 5, but unburied 2 + 2 rows in ~dead = 4",
+    ]
+
+
+def test_letters_of_a_snapshot_that_cannot_be_read_are_unknown() -> None:
+    store = MemoryStore()
+    with_letters(store, 3)
+    store.delete(layout.part_path(1, 2, 0, "base"))
+    report = check(store)
+    assert report.dead_letters == {1: 2}
+    assert "unknown dead letters in snapshot 2" in report.lines()[0]
 
 
 @pytest.mark.parametrize(

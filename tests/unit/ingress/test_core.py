@@ -214,3 +214,18 @@ def test_queries_end_with_the_connection_and_can_be_forgotten() -> None:
     core.closed(feed)
 
     assert got == [None]
+
+
+def test_letters_are_asked_for_as_of_a_commit() -> None:
+    # Told to a letter that is gone after a crash, a command would do nothing, or meet another letter.
+    core = new_core()
+    feed = hello(core)
+    feed.take_outgoing()
+    found: list[State | None] = []
+    query_id = core.query_letters(feed, "n/t", "ada", found.append)
+    assert query_id is not None
+    [frame] = feed.take_outgoing()
+    assert decode_ingress_frame(frame[4:]) == Query(query_id, "io.statefun-ray/dead-letters#n/t", "ada", True)
+    state = State(query_id, 1, 7, False, [])
+    core.receive(feed, state)
+    assert found == [state]

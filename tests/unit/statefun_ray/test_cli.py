@@ -149,7 +149,9 @@ def test_snapshots_are_listed(capsys: pytest.CaptureFixture[str], storage: str) 
 
 
 def test_verify_says_that_all_is_well(capsys: pytest.CaptureFixture[str], storage: str) -> None:
-    assert "1 snapshots" in said(capsys, "verify", storage)
+    text = said(capsys, "verify", storage)
+    assert "1 snapshots" in text
+    assert "0 dead letters in snapshot 1" in text
 
 
 def test_sql_shows_rows_in_columns(capsys: pytest.CaptureFixture[str], storage: str) -> None:

@@ -71,6 +71,7 @@ def test_a_letter_is_delivered_once_more_or_dropped() -> None:
     assert worker.state("a/keep", "1") == "ap"
     counters = worker.core.counters
     assert counters.admitted + counters.emitted == counters.applied
+    assert (counters.buried, counters.unburied) == (3, 3)
 
 
 def test_a_function_that_nobody_has_buries_all_that_waits_for_it() -> None:
@@ -88,6 +89,7 @@ def test_what_never_was_a_message_and_what_is_no_command_become_letters() -> Non
     worker.run()
     assert letters(worker, "t/0/7")[0][1] == "a/keep"
     assert [letters(worker, id)[0][1] for id in "xy"] == [DEAD_LETTERS] * 2
+    assert worker.core.counters.buried == 3
 
 
 def test_letters_are_in_the_snapshot() -> None:
