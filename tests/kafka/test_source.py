@@ -13,7 +13,7 @@ import pytest
 from statefun_checkpoints.model import Position
 from statefun_ray.core.splits import Splits, split_name
 from statefun_ray.io.kafka import source as source_module
-from statefun_ray.io.kafka.source import KafkaSource, SplitTable
+from statefun_ray.io.kafka.source import KafkaSource
 from statefun_ray.module.model import KafkaIngress, KafkaTopic, StartupPosition
 from statefun_sdk.errors import UserValueError
 from tests.kafka.broker import Broker
@@ -52,8 +52,7 @@ class Reader:
         self.is_taking = True
         self.source = KafkaSource(
             config,
-            SplitTable(self.splits.is_ours, self.splits.position, self.splits.is_late),
-            on_opened=self.splits.open,
+            self.splits,
             on_chunk=self.take,
             on_failed=self.failures.append,
         )
