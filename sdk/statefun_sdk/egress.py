@@ -32,7 +32,7 @@ def kafka_egress_message(
     topic: str,
     value: Any,
     value_type: Type[Any] | None = None,
-    key: str | None = None,
+    key: str | bytes | None = None,
     headers: Headers = (),
 ) -> EgressMessage:
     """Build a record for a Kafka egress.
@@ -43,7 +43,7 @@ def kafka_egress_message(
         value: with ``value_type`` any value of that type; without it a str (becomes UTF-8),
             bytes, an int (4 bytes, big-endian) or a float (8 bytes, big-endian).
         value_type: how ``value`` is encoded.
-        key: of the record; None or "" for none.
+        key: of the record, bytes of UTF-8 as well; None or "" for none.
         headers: pairs of a name and a value; those of a ``KafkaRecord`` as they are, a str becomes
             UTF-8. Apache's runtime leaves them out.
 

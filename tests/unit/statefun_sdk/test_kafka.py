@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pickle
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -26,7 +28,11 @@ from statefun_sdk.kafka import RECORD_TYPENAME, decode_record, encode_record
 # A busy machine must not fail a test that only compares.
 unhurried = settings(deadline=None)
 
-Protobuf: Any = protocol._with_nested(protocol._pool.FindMessageTypeByName("statefun_ray.types.KafkaRecord"))
+_pool = descriptor_pool.DescriptorPool()
+_compiled = Path(protocol.__file__).parent / "proto" / "descriptors.binpb"
+for _file in descriptor_pb2.FileDescriptorSet.FromString(_compiled.read_bytes()).file:
+    _pool.Add(_file)
+Protobuf: Any = message_factory.GetMessageClass(_pool.FindMessageTypeByName("statefun_ray.types.KafkaRecord"))
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 INT64 = st.integers(-(2**63), 2**63 - 1)
