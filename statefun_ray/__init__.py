@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from statefun_sdk import FloatType as FloatType
     from statefun_sdk import IntType as IntType
     from statefun_sdk import JsonType as JsonType
+    from statefun_sdk import KafkaRecord as KafkaRecord
+    from statefun_sdk import KafkaRecordType as KafkaRecordType
     from statefun_sdk import LongType as LongType
     from statefun_sdk import MalformedRequestError as MalformedRequestError
     from statefun_sdk import Message as Message
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from statefun_sdk import egress_message_builder as egress_message_builder
     from statefun_sdk import json_typenames as json_typenames
     from statefun_sdk import kafka_egress_message as kafka_egress_message
+    from statefun_sdk import kafka_tombstone_message as kafka_tombstone_message
     from statefun_sdk import kinesis_egress_message as kinesis_egress_message
     from statefun_sdk import make_json_type as make_json_type
     from statefun_sdk import make_protobuf_type as make_protobuf_type
@@ -74,10 +77,13 @@ _SDK_NAMES = (
     "DoubleType",
     "StringType",
     "JsonType",
+    "KafkaRecord",
+    "KafkaRecordType",
     "json_typenames",
     "message_builder",
     "egress_message_builder",
     "kafka_egress_message",
+    "kafka_tombstone_message",
     "kinesis_egress_message",
     "RequestReplyHandler",
     "MalformedRequestError",
@@ -118,10 +124,13 @@ __all__ = [
     "DoubleType",
     "StringType",
     "JsonType",
+    "KafkaRecord",
+    "KafkaRecordType",
     "json_typenames",
     "message_builder",
     "egress_message_builder",
     "kafka_egress_message",
+    "kafka_tombstone_message",
     "kinesis_egress_message",
     "RequestReplyHandler",
     "MalformedRequestError",

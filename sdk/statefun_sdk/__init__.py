@@ -20,6 +20,7 @@ from statefun_sdk.errors import (
     UserValueError,
 )
 from statefun_sdk.functions import BoundFunction, StatefulFunctions
+from statefun_sdk.kafka import KafkaRecord, KafkaRecordType
 from statefun_sdk.messages import EgressMessage, Message, egress_message_builder, message_builder
 from statefun_sdk.specs import ValueSpec
 from statefun_sdk.types import (
@@ -41,6 +42,7 @@ from statefun_sdk.types import (
 
 if TYPE_CHECKING:
     from statefun_sdk.egress import kafka_egress_message as kafka_egress_message
+    from statefun_sdk.egress import kafka_tombstone_message as kafka_tombstone_message
     from statefun_sdk.egress import kinesis_egress_message as kinesis_egress_message
     from statefun_sdk.request_reply import MalformedRequestError as MalformedRequestError
     from statefun_sdk.request_reply import RequestReplyHandler as RequestReplyHandler
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 # most functions need neither.
 _LATE = {
     "kafka_egress_message": "statefun_sdk.egress",
+    "kafka_tombstone_message": "statefun_sdk.egress",
     "kinesis_egress_message": "statefun_sdk.egress",
     "MalformedRequestError": "statefun_sdk.request_reply",
     "RequestReplyHandler": "statefun_sdk.request_reply",
@@ -67,6 +70,7 @@ __all__ = [
     "MalformedRequestError",
     "RequestReplyHandler",
     "kafka_egress_message",
+    "kafka_tombstone_message",
     "kinesis_egress_message",
     "BoolType",
     "BoundFunction",
@@ -78,6 +82,8 @@ __all__ = [
     "UserTypeError",
     "UserValueError",
     "JsonType",
+    "KafkaRecord",
+    "KafkaRecordType",
     "LongType",
     "Message",
     "SdkAddress",

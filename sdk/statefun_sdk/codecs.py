@@ -157,7 +157,7 @@ def encode_string(value: Any) -> bytes:
         return b""
     if length < 128:
         return _STRING_HEADS[length] + data
-    return b"\x0a" + _varint(length) + data
+    return b"\x0a" + varint(length) + data
 
 
 # -- decoders ---------------------------------------------------------------------------
@@ -299,7 +299,8 @@ def _utf8_bytes(value: Any) -> bytes:
     return data
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """Return a number of 0 or more as protobuf writes it."""
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -308,8 +309,12 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _read_varint(typename: str, data: bytes, at: int) -> tuple[int, int]:
-    """Return the varint at ``at`` and the place behind it."""
+def read_varint(typename: str, data: bytes, at: int) -> tuple[int, int]:
+    """Return the varint at ``at`` and the place behind it.
+
+    Raises:
+        UndecodableValueError: there is none.
+    """
     number = 0
     for count in range(_VARINT_BYTES_MAX):
         if at + count >= len(data):
@@ -326,7 +331,7 @@ def _read_field(typename: str, data: bytes, tag: int, default: Any) -> Any:
     payload = default
     at = 0
     while at < len(data):
-        found, at = _read_varint(typename, data, at)
+        found, at = read_varint(typename, data, at)
         if found != tag:
             raise UndecodableValueError(
                 typename,
@@ -334,10 +339,10 @@ def _read_field(typename: str, data: bytes, tag: int, default: Any) -> Any:
                 data,
             )
         if tag == _TAG_BOOL:
-            payload, at = _read_varint(typename, data, at)
+            payload, at = read_varint(typename, data, at)
             continue
         if tag == _TAG_STRING:
-            size, at = _read_varint(typename, data, at)
+            size, at = read_varint(typename, data, at)
         else:
             size = 4 if tag == _TAG_32 else 8
         payload = data[at : at + size]

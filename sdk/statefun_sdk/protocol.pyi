@@ -199,15 +199,29 @@ class FromFunction(Message):
     ) -> None: ...
 
 class KafkaProducerRecord(Message):
+    class Header(Message):
+        name: str
+        value: bytes
+        def __init__(
+            self,
+            *,
+            name: str | None = ...,
+            value: bytes | None = ...,
+        ) -> None: ...
+
     key: str
     value_bytes: bytes
     topic: str
+    headers: RepeatedCompositeFieldContainer[KafkaProducerRecord.Header]
+    is_tombstone: bool
     def __init__(
         self,
         *,
         key: str | None = ...,
         value_bytes: bytes | None = ...,
         topic: str | None = ...,
+        headers: Iterable[KafkaProducerRecord.Header] | None = ...,
+        is_tombstone: bool | None = ...,
     ) -> None: ...
 
 class KinesisEgressRecord(Message):

@@ -25,6 +25,11 @@ def split_name(source: str, topic: str, partition: int) -> str:
     return f"{SPLIT_PREFIX}{source}/{topic}/{partition}"
 
 
+def belongs_to(split: str, source: str) -> bool:
+    """Whether a split is one of a source's."""
+    return split.startswith(f"{SPLIT_PREFIX}{source}/")
+
+
 def reader_of(split: str, worker_count: int) -> int:
     """Return which worker reads a split: the partitions of a topic go round."""
     topic, _, partition = split.rpartition("/")

@@ -38,11 +38,10 @@ class Sources:
         self._sources: list[KafkaSource] = []
         if module.kafka_ingresses:
             # An extra, and not needed by an application without Kafka.
-            from statefun_ray.io.kafka.source import KafkaSource, SplitTable
+            from statefun_ray.io.kafka.source import KafkaSource
 
-            table = SplitTable(splits.is_ours, splits.position, splits.is_late)
             self._sources = [
-                KafkaSource(ingress, table, on_opened=splits.open, on_chunk=on_records, on_failed=on_failed)
+                KafkaSource(ingress, splits, on_chunk=on_records, on_failed=on_failed)
                 for ingress in module.kafka_ingresses
             ]
 

@@ -50,10 +50,10 @@ from statefun_ray.io.invoke_local import EmbeddedInvoker
 from statefun_ray.io.invokers import Invokers
 from statefun_ray.io.mesh import Mesh
 from statefun_ray.io.part_writer import warm_up
+from statefun_ray.io.record_types import record_types
 from statefun_ray.io.remote.invoker import RemoteInvoker
 from statefun_ray.io.transport import FrameConnection, connect
 from statefun_ray.io.worker_loop import WorkerLoop
-from statefun_ray.module.egresses import record_types
 from statefun_ray.module.model import NO_MODULE, Module
 from statefun_sdk import StatefulFunctions
 

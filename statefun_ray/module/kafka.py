@@ -78,7 +78,7 @@ def _topics(field: Field) -> tuple[KafkaTopic, ...]:
         field.error(expected, found="an empty list")
     for item in items:
         section = item.section(
-            "a mapping with topic, valueType and targets", ("topic", "valueType", "targets")
+            "a mapping with topic, valueType and targets", ("topic", "valueType", "targets", "deliver")
         )
         name = section.need("topic", "the name of a topic")
         topic = name.text("the name of a topic")
@@ -91,7 +91,15 @@ def _topics(field: Field) -> tuple[KafkaTopic, ...]:
             targets.warn("no target", "every record of this topic is dropped")
         if topic in topics and topic:
             name.warn(f"the topic {topic!r} again", "the last one counts; remove the others")
-        topics[topic] = KafkaTopic(topic, value_type, types)
+        deliver = section.get("deliver")
+        topics[topic] = KafkaTopic(
+            topic,
+            value_type,
+            types,
+            "value"
+            if deliver is None
+            else cast(Literal["value", "record"], deliver.choice(("value", "record"))),
+        )
     return tuple(topics.values())
 
 

@@ -96,6 +96,8 @@ class KafkaTopic:
     value_type: str
     targets: tuple[str, ...]
     """Function types, in the order of the file."""
+    deliver: Literal["value", "record"] = "value"
+    """A key of ours: what a target is given, the bytes of the value or the record with all it has."""
 
 
 @dataclass(frozen=True, slots=True)

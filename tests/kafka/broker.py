@@ -38,12 +38,18 @@ class Broker:
         records: Sequence[tuple[str | bytes | None, bytes | None]],
         partition: int | None = None,
         timestamp: int = 0,
+        headers: list[tuple[str, bytes | str | None]] | None = None,
     ) -> None:
-        """Write ``(key, value)`` records and wait until they are there."""
+        """Write ``(key, value)`` records, all with the same headers, and wait until they are there."""
         producer = Producer({"bootstrap.servers": self.address, "acks": "all"})
         for key, value in records:
             producer.produce(
-                topic, value, key, partition=-1 if partition is None else partition, timestamp=timestamp
+                topic,
+                value,
+                key,
+                partition=-1 if partition is None else partition,
+                timestamp=timestamp,
+                headers=headers,
             )
         assert producer.flush(10) == 0
 

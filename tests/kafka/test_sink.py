@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from statefun_ray.core.key_groups import EGRESS_SHARDS_DEFAULT
 from statefun_ray.core.outbox import EgressRow
 from statefun_ray.io.egress import SinkUnavailable
 from statefun_ray.io.kafka.sink import REGISTER_TOPIC, KafkaSink, SinkFenced
 from statefun_ray.module.model import KafkaEgress
-from statefun_sdk.egress import kafka_egress_message
+from statefun_sdk.egress import kafka_egress_message, kafka_tombstone_message
 from statefun_sdk.errors import UserValueError
+from statefun_sdk.messages import EgressMessage
 from tests.kafka.broker import Broker
 
 EGRESS = "shop/out"
-SHARDS = 8
+SHARDS = EGRESS_SHARDS_DEFAULT  # as whole applications have: the broker is theirs as well
 _numbers = count()
 
 
@@ -95,6 +97,41 @@ def test_rows_become_records_with_key_and_topic(egress: Egress) -> None:
     [second] = egress.broker.consume(other, 1)
     assert (first.key(), first.value()) == (b"k", b"x")
     assert (second.key(), second.value()) == (None, b"y")
+
+
+def rows_of(*messages: EgressMessage) -> list[EgressRow]:
+    return [(n, EGRESS, one.value_typename(), one.raw_value()) for n, one in enumerate(messages)]
+
+
+@pytest.mark.parametrize("semantic", ["exactly-once", "at-least-once", "none"])
+def test_headers_and_tombstones_are_written(egress: Egress, semantic: str) -> None:
+    headers: list[tuple[str, bytes | str | None]] = [("a", "1"), ("b", None), ("a", b""), ("ü", b"\xff")]
+    sink = egress.sink(semantic)
+    messages = rows_of(
+        kafka_egress_message(EGRESS, egress.topic, b"", key="k", headers=headers),
+        kafka_tombstone_message(EGRESS, egress.topic, "k", headers=[("why", "gone")]),
+        kafka_egress_message(EGRESS, egress.topic, b"plain"),
+    )
+    sink.publish([(0, messages)])
+    found = [
+        (one.key(), one.value(), one.headers()) for one in egress.broker.consume(egress.topic, 4, timeout_s=3)
+    ]
+    assert found == [
+        (b"k", b"", [("a", b"1"), ("b", None), ("a", b""), ("ü", b"\xff")]),
+        (b"k", None, [("why", b"gone")]),
+        (None, b"plain", None),
+    ]
+
+
+def test_a_header_that_would_be_written_under_another_name_is_kept_aside(egress: Egress) -> None:
+    rows = rows_of(
+        kafka_egress_message(EGRESS, egress.topic, b"1", headers=[("a\0b", b"")]),
+        kafka_egress_message(EGRESS, egress.topic, b"2"),
+    )
+    egress.sink().publish([(0, rows)])
+    assert egress.values(1) == ["2"]
+    [(_, sequence, why)] = egress.rejected
+    assert (sequence, "a header has a NUL" in why) == (0, True)
 
 
 def test_publishing_again_changes_nothing(egress: Egress) -> None:

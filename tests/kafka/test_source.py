@@ -6,17 +6,21 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import count
 
 import pytest
 
 from statefun_checkpoints.model import Position
+from statefun_ray.core.message import Message
 from statefun_ray.core.splits import Splits, split_name
 from statefun_ray.io.kafka import source as source_module
-from statefun_ray.io.kafka.source import KafkaSource, SplitTable
+from statefun_ray.io.kafka.source import KafkaSource
 from statefun_ray.module.model import KafkaIngress, KafkaTopic, StartupPosition
 from statefun_sdk.errors import UserValueError
+from statefun_sdk.kafka import RECORD_TYPENAME, KafkaRecord, decode_record
 from tests.kafka.broker import Broker
+from tests.kafka.raw_records import produce_raw
 from tests.waiting import until
 
 _numbers = count()
@@ -46,14 +50,14 @@ class Reader:
     ) -> None:
         self.splits = Splits(worker=worker, worker_count=workers, key_group_count=64)
         self.splits.restore(positions)
-        self.messages: list[tuple[str, ...]] = []
+        self.taken: list[Message] = []
         self.rejected: list[tuple[str, ...]] = []
+        self.rejected_values: list[bytes | None] = []
         self.failures: list[str] = []
         self.is_taking = True
         self.source = KafkaSource(
             config,
-            SplitTable(self.splits.is_ours, self.splits.position, self.splits.is_late),
-            on_opened=self.splits.open,
+            self.splits,
             on_chunk=self.take,
             on_failed=self.failures.append,
         )
@@ -61,12 +65,17 @@ class Reader:
     def take(self) -> None:
         while self.is_taking and (chunk := self.source.take()) is not None:
             self.splits.advance(chunk.split, chunk.next_position)
-            self.messages += [(m[0], m[1], m[4], (m[5] or b"").decode()) for m in chunk.messages]
+            self.taken += chunk.messages
             self.rejected += [(target, letter, why) for target, letter, _, _, why in chunk.rejected]
+            self.rejected_values += [value for _, _, _, value, _ in chunk.rejected]
+
+    @property
+    def messages(self) -> list[tuple[str, ...]]:
+        return [(m[0], m[1], m[4], (m[5] or b"").decode()) for m in self.taken]
 
     @property
     def ids(self) -> list[str]:
-        return [message[1] for message in self.messages]
+        return [message[1] for message in self.taken]
 
 
 @asynccontextmanager
@@ -184,6 +193,63 @@ async def test_what_cannot_be_addressed_is_told_and_does_not_stop_the_rest(broke
         assert "no key" in reader.rejected[0][2]
         assert "not UTF-8" in reader.rejected[1][2]
         assert "tombstone" in reader.rejected[2][2]
+
+
+def as_record(ingress: KafkaIngress) -> KafkaIngress:
+    """Return the same, with records delivered whole."""
+    return replace(ingress, topics=tuple(replace(topic, deliver="record") for topic in ingress.topics))
+
+
+async def test_a_whole_record_has_all_that_kafka_knows_of_it(broker: Broker) -> None:
+    topic = new_topic(broker, partitions=2)
+    headers: list[tuple[str, bytes | str | None]] = [("a", b"1"), ("b", None), ("a", b""), ("ü", b"\xff")]
+    now_ms = int(time.time() * 1000)
+    broker.produce(topic, [("k", b"x"), ("k", b"y")], partition=1, timestamp=now_ms, headers=headers)
+    broker.produce(topic, [("k", None)], partition=1, timestamp=now_ms)  # a tombstone
+    async with reading(as_record(ingress(broker, topic, startup=EARLIEST))) as reader:
+        await until(lambda: len(reader.taken) == 3)
+        assert {message[:5] for message in reader.taken} == {("shop/cart", "k", "", "", RECORD_TYPENAME)}
+        first, _, tombstone = (decode_record(message[5] or b"") for message in reader.taken)
+        assert first == KafkaRecord(
+            topic,
+            partition=1,
+            offset=0,
+            timestamp_ms=now_ms,
+            timestamp_type="create",
+            key=b"k",
+            value=b"x",
+            value_type="shop/order",
+            headers=(("a", b"1"), ("b", None), ("a", b""), ("ü", b"\xff")),
+        )
+        assert (tombstone.offset, tombstone.value, tombstone.headers) == (2, None, ())
+        assert reader.rejected == []
+
+
+async def test_a_whole_record_that_cannot_be_addressed_is_kept_whole(broker: Broker) -> None:
+    topic = new_topic(broker)
+    broker.produce(topic, [(None, b"1"), (b"\xff", b"2"), ("c", b"3")], headers=[("a", b"b")])
+    async with reading(as_record(ingress(broker, topic, startup=EARLIEST))) as reader:
+        await until(lambda: reader.ids == ["c"])
+        kept = [decode_record(value or b"") for value in reader.rejected_values]
+        assert [(record.key, record.value, record.headers) for record in kept] == [
+            (None, b"1", (("a", b"b"),)),
+            (b"\xff", b"2", (("a", b"b"),)),
+        ]
+
+
+async def test_a_header_whose_name_is_no_text_does_not_stop_the_rest(broker: Broker) -> None:
+    topic = new_topic(broker)
+    produce_raw(
+        broker.address, topic, [(b"a", b"1", [(b"\xff", b"x")]), (b"b", b"2", [("ü".encode(), b"y")])]
+    )
+    async with reading(as_record(ingress(broker, topic, startup=EARLIEST))) as reader:
+        await until(lambda: reader.ids == ["b"])
+        [(_, letter, why)] = reader.rejected
+        assert (letter, "header is not UTF-8" in why) == (f"{topic}/0/0", True)
+        [kept] = [decode_record(value or b"") for value in reader.rejected_values]
+        assert (kept.key, kept.value, kept.headers) == (b"a", b"1", ())
+    async with reading(ingress(broker, topic, startup=EARLIEST)) as reader:  # nobody asks for headers
+        await until(lambda: reader.ids == ["a", "b"])
 
 
 async def test_a_loop_that_does_not_take_holds_the_source_back(

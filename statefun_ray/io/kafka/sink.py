@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -45,6 +45,8 @@ ABORT_S: Final = 2.0
 DELIVERY_S: Final = 30.0
 """For the records of one batch to be written; not longer than a transaction may last."""
 
+Headers: TypeAlias = list[tuple[str, bytes | str | None]]
+"""As the client takes them."""
 
 _FENCED: Final = frozenset(
     {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}
@@ -288,8 +290,9 @@ class KafkaSink:
                 except DecodeError as error:
                     self._on_rejected(shard, row, f"{self._where}: no Kafka record: {error}")
                     continue
-                if not record.topic:
-                    self._on_rejected(shard, row, f"{self._where}: a record without a topic")
+                problem = _problem_of(record)
+                if problem:
+                    self._on_rejected(shard, row, f"{self._where}: {problem}")
                     continue
                 try:
                     _put(producer, record, deliveries)
@@ -357,11 +360,26 @@ def make_producer(properties: Mapping[str, Any], where: str) -> Producer:
         raise refused_by_client(error, where) from error
 
 
+def _problem_of(record: KafkaProducerRecord) -> str:
+    """Return why a record can never be written, empty when it can."""
+    if not record.topic:
+        return "a record without a topic"
+    if any("\0" in header.name for header in record.headers):
+        # librdkafka's names end there, and what is written would have another one.
+        return "the name of a header has a NUL in it"
+    return ""
+
+
 def _put(producer: Producer, record: KafkaProducerRecord, deliveries: _Deliveries) -> None:
-    key = record.key or None
+    value = None if record.is_tombstone else record.value_bytes
+    headers: Headers = [
+        (header.name, header.value if header.HasField("value") else None) for header in record.headers
+    ]
     while True:
         try:
-            producer.produce(record.topic, record.value_bytes, key, on_delivery=deliveries.delivered)
+            producer.produce(
+                record.topic, value, record.key or None, on_delivery=deliveries.delivered, headers=headers
+            )
         except BufferError:
             producer.poll(0.1)  # librdkafka's own queue is full: let some of it leave
             continue

@@ -15,18 +15,26 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_CREATE_TIME,
+    TIMESTAMP_LOG_APPEND_TIME,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka import Message as Record
 
 from statefun_ray.core.dead_letters import Rejected
 from statefun_ray.core.message import Message
-from statefun_ray.core.splits import split_name
+from statefun_ray.core.splits import Splits, belongs_to, split_name
 from statefun_ray.io.kafka.properties import client_properties, discovery_s, refused_by_client
 from statefun_ray.module.model import KafkaIngress, KafkaTopic
+from statefun_sdk.kafka import RECORD_TYPENAME, Header, KafkaRecord, TimestampType, encode_record
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +53,14 @@ DISCOVERY_S: Final = 30.0
 
 RETRY_S: Final = 1.0
 
+TIMESTAMP_TYPES: Final[Mapping[int, TimestampType]] = {
+    TIMESTAMP_CREATE_TIME: "create",
+    TIMESTAMP_LOG_APPEND_TIME: "append",
+}
+
+Place: TypeAlias = tuple[str, int, int]
+"""Topic, partition and offset."""
+
 RESET: Final = -1
 """Stands for an offset that does not exist."""
 
@@ -60,27 +76,14 @@ class Chunk:
     rejected: list[Rejected]
 
 
-class SplitTable:
-    """What the thread asks about splits; answered from the core at the start."""
-
-    def __init__(
-        self,
-        is_ours: Callable[[str], bool],
-        position: Callable[[str], int | None],
-        is_late: Callable[[str], bool],
-    ) -> None:
-        self.is_ours, self.position, self.is_late = is_ours, position, is_late
-
-
 class KafkaSource:
     """Reads one ingress. Methods are for the loop; the thread is inside."""
 
     def __init__(
         self,
         ingress: KafkaIngress,
-        splits: SplitTable,
+        splits: Splits,
         *,
-        on_opened: Callable[[str, int], None],
         on_chunk: Callable[[], None],
         on_failed: Callable[[str], None],
     ) -> None:
@@ -88,8 +91,8 @@ class KafkaSource:
 
         Args:
             ingress: what to read.
-            splits: which of it, and from where.
-            on_opened: told ``(split, first position)`` in the loop before any chunk of it.
+            splits: which of it, and from where. The thread only asks; a split is opened in the loop,
+                before any chunk of it.
             on_chunk: told in the loop that `take` has something.
             on_failed: told why when reading can not go on for good.
 
@@ -98,7 +101,7 @@ class KafkaSource:
         """
         self._ingress = ingress
         self._splits = splits
-        self._on_opened, self._on_chunk, self._on_failed = on_opened, on_chunk, on_failed
+        self._on_chunk, self._on_failed = on_chunk, on_failed
         self._loop = asyncio.get_running_loop()
         self._topics = {topic.topic: topic for topic in ingress.topics}
         self._trouble = ""
@@ -127,8 +130,8 @@ class KafkaSource:
 
     def committed(self, positions: Mapping[str, int]) -> None:
         """A snapshot with these positions exists: let the consumer group show them, soon."""
-        prefix = split_name(self._ingress.id, "", 0).rpartition("/")[0].rstrip("/") + "/"
-        self._to_commit = {split: at for split, at in positions.items() if split.startswith(prefix)}
+        source = self._ingress.id
+        self._to_commit = {split: at for split, at in positions.items() if belongs_to(split, source)}
 
     def close(self) -> None:
         """Stop reading; returns before the thread has ended."""
@@ -182,7 +185,7 @@ class KafkaSource:
                 continue
             for (topic, partition), position in positions.items():
                 split = opened[topic, partition] = new[topic, partition]
-                self._tell(self._on_opened, split, position)
+                self._tell(self._splits.open, split, position)
                 self._consumer.incremental_assign([TopicPartition(topic, partition, position)])
                 logger.info("kafka partition is read split=%s from=%d", split, position)
         if found_all:
@@ -201,42 +204,38 @@ class KafkaSource:
                 result[topic, partition] = self._watermark(topic, partition, "earliest")
             else:
                 fresh.append(TopicPartition(topic, partition))
-        for found in self._startup_offsets(fresh):
-            key = found.topic, found.partition
-            result[key] = found.offset if found.offset >= 0 else self._watermark(*key, self._ingress.reset)
+        for topic, partition, offset in self._startup_offsets(fresh):
+            key = topic, partition
+            result[key] = offset if offset >= 0 else self._watermark(*key, self._ingress.reset)
         return result
 
-    def _startup_offsets(self, fresh: list[TopicPartition]) -> list[TopicPartition]:
+    def _startup_offsets(self, fresh: list[TopicPartition]) -> list[Place]:
         """Return where a first start begins; a negative offset stands for the reset position."""
         startup = self._ingress.startup
         if not fresh:
             return []
-        if startup.kind in ("earliest", "latest"):
-            return [
-                TopicPartition(
-                    one.topic, one.partition, self._watermark(one.topic, one.partition, startup.kind)
-                )
-                for one in fresh
-            ]
-        if startup.kind == "group-offsets":
-            return list(self._consumer.committed(fresh, timeout=BROKER_S))
-        if startup.kind == "date":
-            asked = [TopicPartition(one.topic, one.partition, startup.date_ms) for one in fresh]
-            found = self._consumer.offsets_for_times(asked, timeout=BROKER_S)
-            # Nothing is that new yet: what comes next is.
-            return [
-                one
-                if one.offset >= 0
-                else TopicPartition(
-                    one.topic, one.partition, self._watermark(one.topic, one.partition, "latest")
-                )
-                for one in found
-            ]
-        offsets = {(topic, partition): offset for topic, partition, offset in startup.offsets}
-        return [
-            TopicPartition(one.topic, one.partition, offsets.get((one.topic, one.partition), RESET))
-            for one in fresh
-        ]
+        match startup.kind:
+            case "earliest" | "latest":
+                found = [self._at_watermark(one, startup.kind) for one in fresh]
+            case "group-offsets":
+                found = self._consumer.committed(fresh, timeout=BROKER_S)
+            case "date":
+                asked = [TopicPartition(one.topic, one.partition, startup.date_ms) for one in fresh]
+                found = [
+                    # Nothing is that new yet: what comes next is.
+                    one if one.offset >= 0 else self._at_watermark(one, "latest")
+                    for one in self._consumer.offsets_for_times(asked, timeout=BROKER_S)
+                ]
+            case "specific-offsets":
+                offsets = {(topic, partition): offset for topic, partition, offset in startup.offsets}
+                return [
+                    (one.topic, one.partition, offsets.get((one.topic, one.partition), RESET))
+                    for one in fresh
+                ]
+        return [(one.topic, one.partition, one.offset) for one in found]
+
+    def _at_watermark(self, one: TopicPartition, which: str) -> TopicPartition:
+        return TopicPartition(one.topic, one.partition, self._watermark(one.topic, one.partition, which))
 
     def _watermark(self, topic: str, partition: int, which: str) -> int:
         low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=BROKER_S)
@@ -249,15 +248,12 @@ class KafkaSource:
             if error is not None:
                 self._note_trouble(error)
                 continue
-            topic, partition, offset = record.topic(), record.partition(), record.offset()
-            assert topic is not None, "a record has a topic"
-            assert partition is not None, "... a partition"
-            assert offset is not None, "... and an offset"
+            topic, partition, offset = place = _place_of(record)
             chunk = chunks.get((topic, partition))
             if chunk is None:
                 chunk = chunks[topic, partition] = Chunk(opened[topic, partition], 0, [], [])
             chunk.next_position = offset + 1
-            _add(chunk, self._topics[topic], record)
+            _add(chunk, self._topics[topic], record, place)
             self._trouble = ""
         return list(chunks.values())
 
@@ -320,29 +316,58 @@ def open_consumer(ingress: KafkaIngress, on_error: Callable[[KafkaError], None])
         raise refused_by_client(error, where) from error
 
 
-def _add(chunk: Chunk, topic: KafkaTopic, record: Record) -> None:
-    key, value = record.key(), record.value()
-    try:
-        id = _text(key)
-    except ValueError as error:
-        problem = str(error)
-    else:
-        if value is not None:
-            for target in topic.targets:
-                chunk.messages.append((target, id, "", "", topic.value_type, value))
-            return
+def _place_of(record: Record) -> Place:
+    """Return the place of a record that is no error, which always has one."""
+    topic, partition, offset = record.topic(), record.partition(), record.offset()
+    assert topic is not None, "a record has a topic"
+    assert partition is not None, "... a partition"
+    assert offset is not None, "... and an offset"
+    return topic, partition, offset
+
+
+def _add(chunk: Chunk, topic: KafkaTopic, record: Record, place: Place) -> None:
+    value_type, value, problem = topic.value_type, record.value(), ""
+    if topic.deliver == "record":
+        whole, problem = _whole(record, place, value_type)
+        value_type, value = RECORD_TYPENAME, encode_record(whole)
+    elif value is None:
         problem = "the record has no value (it is a tombstone)"
-    letter = f"{record.topic()}/{record.partition()}/{record.offset()}"
-    for target in topic.targets:
-        chunk.rejected.append((target, letter, topic.value_type, value, f"Kafka record {letter}: {problem}"))
+    id, key_problem = _id(record.key())
+    problem = key_problem or problem
+    if not problem:
+        chunk.messages += [(target, id, "", "", value_type, value) for target in topic.targets]
+        return
+    letter = "/".join(map(str, place))
+    why = f"Kafka record {letter}: {problem}"
+    chunk.rejected += [(target, letter, value_type, value, why) for target in topic.targets]
 
 
-def _text(key: bytes | str | None) -> str:
-    if key is None:
-        raise ValueError("it has no key, which would be the id")
-    if isinstance(key, str):
-        return key
+def _whole(record: Record, place: Place, value_type: str) -> tuple[KafkaRecord, str]:
+    """Return all there is of a record, and what could not be read of it."""
+    problem = ""
     try:
-        return key.decode()
+        headers = tuple(cast(Iterable[Header], record.headers() or ()))
+    except (SystemError, UnicodeDecodeError):
+        # The client promises text, and has no better word for a name that is none.
+        headers, problem = (), "the name of a header is not UTF-8"
+    kind, at_ms = record.timestamp()
+    whole = KafkaRecord(
+        *place,
+        timestamp_ms=at_ms if kind in TIMESTAMP_TYPES else 0,
+        timestamp_type=TIMESTAMP_TYPES.get(kind, "unknown"),
+        key=record.key(),
+        value=record.value(),
+        value_type=value_type,
+        headers=headers,
+    )
+    return whole, problem
+
+
+def _id(key: bytes | None) -> tuple[str, str]:
+    """Return the key as the id it is, or why it is none."""
+    if key is None:
+        return "", "it has no key, which would be the id"
+    try:
+        return key.decode(), ""
     except UnicodeDecodeError as error:
-        raise ValueError(f"its key, which would be the id, is not UTF-8: {error}") from None
+        return "", f"its key, which would be the id, is not UTF-8: {error}"

@@ -12,6 +12,7 @@ _SCALARS = {
     "string": _FIELD.TYPE_STRING,
     "bytes": _FIELD.TYPE_BYTES,
     "bool": _FIELD.TYPE_BOOL,
+    "int32": _FIELD.TYPE_INT32,
     "int64": _FIELD.TYPE_INT64,
 }
 
@@ -59,6 +60,7 @@ class _Parser:
         assert self._next() == "{"
         path = f"{scope}.{message.name}"
         self._messages.add(path)
+        optional = []
         while (word := self._next()) != "}":
             if word == "message":
                 self._message(message.nested_type.add(), path)
@@ -70,8 +72,14 @@ class _Parser:
                 assert self._next() == "{"
                 while (word := self._next()) != "}":
                     self._field(message, word).oneof_index = index
+            elif word == "optional":
+                optional.append(self._field(message, self._next()))
             else:
                 self._field(message, word)
+        for field in optional:
+            # Each is a oneof of its own, behind those that the file names.
+            field.proto3_optional, field.oneof_index = True, len(message.oneof_decl)
+            message.oneof_decl.add(name=f"_{field.name}")
 
     def _field(self, message: Any, word: str) -> Any:
         field = message.field.add(label=_FIELD.LABEL_OPTIONAL)

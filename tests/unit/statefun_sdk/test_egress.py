@@ -10,6 +10,7 @@ import pytest
 from statefun_sdk import (
     IntType,
     kafka_egress_message,
+    kafka_tombstone_message,
     kinesis_egress_message,
     simple_type,
 )
@@ -58,11 +59,43 @@ def test_a_value_type_encodes_and_a_key_may_be_left_out() -> None:
     assert kinesis("s", 5, "p", value_type=IntType).value_bytes == b"\x0d\x05\0\0\0"
 
 
+def test_headers_keep_their_order_repeats_and_missing_values() -> None:
+    headers = [("trace", b"\xff"), ("note", "hé"), ("note", None), ("", b"")]
+    found = kafka("t", "x", headers=headers).headers
+    assert [(header.name, header.HasField("value"), header.value) for header in found] == [
+        ("trace", True, b"\xff"),
+        ("note", True, "hé".encode()),
+        ("note", False, b""),
+        ("", True, b""),
+    ]
+
+
+def test_a_record_without_headers_is_what_the_official_sdk_writes() -> None:
+    message = kafka_egress_message("shop/out", "t", b"v", key="k")
+    assert message.raw_value() == bytes.fromhex("0a016b 120176 1a0174")
+
+
+def test_a_tombstone_has_a_key_and_no_value() -> None:
+    message = kafka_tombstone_message("shop/out", "t", b"k", headers={"why": "gone"}.items())
+    assert message.value_typename() == KAFKA
+    record = KafkaProducerRecord.FromString(message.raw_value() or b"")
+    assert (record.topic, record.key, record.is_tombstone) == ("t", "k", True)
+    assert [(header.name, header.value) for header in record.headers] == [("why", b"gone")]
+    with pytest.raises(UserValueError, match="key is missing"):
+        kafka_tombstone_message("shop/out", "t", "")
+    with pytest.raises(UserValueError, match="topic is missing"):
+        kafka_tombstone_message("shop/out", "", "k")
+
+
 @pytest.mark.parametrize(
     ("arguments", "named", "error", "said"),
     [
         (("", "x"), {}, UserValueError, "topic"),
-        (("t", None), {}, UserValueError, "None"),
+        (("t", None), {}, UserValueError, "None; .*kafka_tombstone_message"),
+        (("t", "x"), {"headers": {"ab": "c"}}, UserTypeError, "give the items"),
+        (("t", "x"), {"headers": [("a", "b", "c")]}, UserTypeError, "pair of a name and a value"),
+        (("t", "x"), {"headers": [("a", 5)]}, UserTypeError, "header 'a' must be bytes"),
+        (("t", "x"), {"headers": [(5, b"")]}, UserTypeError, "name of a header"),
         (("t", 1 << 40), {}, UserValueError, "32 bits"),
         (("t", object()), {}, UserTypeError, "value_type"),
         ((5, "x"), {}, UserTypeError, "topic"),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statefun_checkpoints.model import Position
-from statefun_ray.core.splits import Splits, reader_of, split_name
+from statefun_ray.core.splits import Splits, belongs_to, reader_of, split_name
 
 A0, A1, B0 = (split_name("shop/in", *place) for place in (("a", 0), ("a", 1), ("b", 0)))
 
@@ -25,6 +25,12 @@ def test_a_split_is_opened_once_and_only_moves_forward() -> None:
         ours.advance(A0, 6)
     with pytest.raises(ValueError, match="expected None"):
         ours.advance(A1, 6)
+
+
+def test_a_split_tells_whose_it_is() -> None:
+    assert belongs_to(A0, "shop/in")
+    assert not belongs_to(A0, "shop/i")
+    assert not belongs_to("log-1", "shop/in")
 
 
 def test_a_split_of_another_worker_is_not_opened() -> None:

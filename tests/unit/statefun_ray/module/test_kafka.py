@@ -71,6 +71,21 @@ def test_targets_keep_their_order_and_value_types_are_not_looked_at() -> None:
     )
 
 
+@pytest.mark.parametrize("deliver", ["value", "record"])
+def test_a_topic_may_say_what_its_targets_are_given(deliver: str) -> None:
+    topics = f"[{{topic: t, valueType: x/1, targets: [a/a], deliver: {deliver}}}]"
+    found = the_ingress(ingress(base=f"id: a/b\naddress: k\nconsumerGroupId: g\ntopics: {topics}"))
+    assert found.topics == (KafkaTopic("t", "x/1", ("a/a",), deliver),)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_delivered_is_refused() -> None:
+    topics = "[{topic: t, valueType: x/1, targets: [a/a], deliver: records}]"
+    key, _, text = error_of(ingress(base=f"id: a/b\naddress: k\nconsumerGroupId: g\ntopics: {topics}"))
+    assert key == "spec.topics[0].deliver"
+    assert "one of value, record" in text
+    assert "did you mean record?" in text
+
+
 def test_of_a_topic_listed_twice_the_last_counts() -> None:
     module, (warning,) = warned_module(
         ingress(

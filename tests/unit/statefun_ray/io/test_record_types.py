@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from statefun_ray.module.egresses import KAFKA_RECORD, PLAYGROUND_RECORD, record_types
+from statefun_ray.io.record_types import PLAYGROUND_RECORD, record_types
 from statefun_ray.module.model import FileEgress, KafkaEgress, Module, PlaygroundEgress
+from statefun_sdk.kafka import PRODUCER_RECORD_TYPENAME
 
 
 def test_each_kind_of_egress_takes_its_own_records() -> None:
@@ -13,7 +14,7 @@ def test_each_kind_of_egress_takes_its_own_records() -> None:
         playground_egress=PlaygroundEgress(("t",)),
     )
     assert record_types(module, ["a/line"]) == {
-        "a/k": KAFKA_RECORD,
+        "a/k": PRODUCER_RECORD_TYPENAME,
         "a/f": None,
         "a/line": None,
         "io.statefun.playground/egress": PLAYGROUND_RECORD,

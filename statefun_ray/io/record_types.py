@@ -1,4 +1,4 @@
-"""What may be sent to which egress. Pure."""
+"""What may be sent to which egress."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from statefun_ray.module.model import PLAYGROUND_EGRESS, Module
+from statefun_sdk.kafka import PRODUCER_RECORD_TYPENAME
 
-KAFKA_RECORD: Final = "type.googleapis.com/io.statefun.sdk.egress.KafkaProducerRecord"
 PLAYGROUND_RECORD: Final = "io.statefun.playground/EgressRecord"
 
 
@@ -20,7 +20,7 @@ def record_types(module: Module, further: Iterable[str] = ()) -> Mapping[str, st
     """
     types: dict[str, str | None] = dict.fromkeys(further)
     types |= dict.fromkeys(egress.id for egress in module.file_egresses)
-    types |= dict.fromkeys((egress.id for egress in module.kafka_egresses), KAFKA_RECORD)
+    types |= dict.fromkeys((egress.id for egress in module.kafka_egresses), PRODUCER_RECORD_TYPENAME)
     if module.playground_egress is not None:
         types[PLAYGROUND_EGRESS] = PLAYGROUND_RECORD
     return types
