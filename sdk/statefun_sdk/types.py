@@ -135,9 +135,7 @@ def make_json_type(typename: str) -> Type[Any]:
 
 
 class ProtobufMessage(Protocol):
-    """What ``make_protobuf_type`` uses of a generated message class."""
-
-    DESCRIPTOR: ClassVar[Any]
+    """What ``make_protobuf_type`` uses of a generated message class, besides its descriptor."""
 
     def SerializeToString(self) -> bytes: ...  # noqa: N802 - protobuf's name
 
