@@ -168,7 +168,7 @@ class IngressCore:
             self.topics.publish(frame.shard, frame.rows)
             feed.send(EgressAck(frame.ack_id))
         elif isinstance(frame, Figures):
-            feed.figures = frame.rows
+            feed.figures = frame
         elif isinstance(frame, Trim):
             trim_to = self.feeds.let_go(feed, frame)
             if trim_to is not None:

@@ -596,6 +596,19 @@ class Coordinator:
             "processed": max(counted, restored + sum(heartbeat.processed for heartbeat in heartbeats)),
             "parked": sum(heartbeat.parked_count for heartbeat in heartbeats),
             "dead_letters": sum(heartbeat.dead_letters for heartbeat in heartbeats),
+            "retrying": sum(heartbeat.retrying_count for heartbeat in heartbeats),
+            "retrying_addresses": [
+                {
+                    "function": function,
+                    "id": id,
+                    "attempts": attempts,
+                    "since_ms": since_ms,
+                    "next_attempt_ms": next_ms or None,
+                    "error": error,
+                }
+                for heartbeat in heartbeats
+                for function, id, attempts, since_ms, next_ms, error in heartbeat.retrying
+            ],
             "parked_addresses": [
                 {"function": function, "id": id, "error": error, "messages": messages}
                 for heartbeat in heartbeats
