@@ -35,6 +35,11 @@ SCHEMAS: Final[dict[str, Any]] = {
                 "type": ["integer", "null"],
                 "description": "Place of the first in the log; null for a repeated request too old to be remembered.",
             },
+            "reply": {
+                "type": "null",
+                "description": "Only with Prefer: wait: no reply came in time. It is dropped if it comes later.",
+            },
+            "detail": {"type": "string", "description": "With reply: why there is none."},
         },
     },
     "Event": {
@@ -80,7 +85,7 @@ _REFUSALS: Final[dict[str, Any]] = {
 }
 
 _ACCEPTED: Final[dict[str, Any]] = {
-    "description": "Durable. With Prefer: wait, the reply did not come in time.",
+    "description": "Durable. With Prefer: wait, the reply did not come in time, which the body says.",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Accepted"}}},
 }
 
