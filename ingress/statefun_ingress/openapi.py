@@ -69,7 +69,9 @@ _PRODUCER_PARAMETERS: Final[list[dict[str, Any]]] = [
         "name": "Producer-Sequence",
         "in": "header",
         "schema": {"type": "integer", "minimum": 0},
-        "description": "The producer's number of this request, counted from 0 or 1; at most 1,024 may be open.",
+        "description": "The producer's number of this request, counted from 0 or 1: the same when a request "
+        "is repeated. Numbers may come in any order, at most 1,024 ahead of the first that is missing; none may be "
+        "left out for good.",
     },
 ]
 
@@ -79,7 +81,7 @@ _REFUSALS: Final[dict[str, Any]] = {
     "409": _problem("An earlier Producer-Sequence is missing."),
     "413": _problem("The body is too large."),
     "415": _problem("The function does not accept this type."),
-    "422": _problem("The value does not fit its type."),
+    "422": _problem("The value does not fit its type, or the Producer-Sequence was used for other events."),
     "429": _problem("The workers or the disk cannot keep up, see Retry-After."),
     "503": _problem("Nothing can be accepted now, see Retry-After."),
 }
