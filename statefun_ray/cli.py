@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         exit_code = _exit_code_of(error)
         if exit_code is None:
             raise
-        print(f"{PROG}: {_with_storage(str(error), exit_code, arguments)}", file=sys.stderr)
+        print(f"{PROG}: {_with_storage(_text_of(error), exit_code, arguments)}", file=sys.stderr)
         return exit_code
 
 
@@ -85,6 +85,15 @@ def _with_storage(text: str, exit_code: int, arguments: argparse.Namespace) -> s
         return text
     uri = _storage(arguments.uri)
     return text if uri in text else f"{uri}: {text}"
+
+
+def _text_of(error: Exception) -> str:
+    if "statefun_checkpoints.errors" in sys.modules:
+        from statefun_checkpoints.errors import CheckpointsError, advised
+
+        if isinstance(error, CheckpointsError):
+            return advised(error)
+    return str(error)
 
 
 def _exit_code_of(error: Exception) -> int | None:

@@ -198,6 +198,27 @@ async def test_state_that_is_not_set_is_null(ingress: Ingress) -> None:
     assert response.json()["states"] == {"seen": None, "last": None, "raw": None}
 
 
+async def test_states_are_asked_for_by_name_and_a_misspelt_one_is_told_those_there_are(
+    ingress: Ingress,
+) -> None:
+    worker = FakeWorker()
+    worker.state = lambda query: State(
+        query.query_id, 3, 17, True, [("seen", INT, b"\x0d\x05\0\0\0"), ("found", INT, None)]
+    )
+    await ingress.worker(worker)
+    get = ingress.client.get
+
+    one = await get("/v1/state/n/any/k?state=seen")
+    two = await get("/v1/state/n/any/k?state=last&state=found")
+    wrong = problem(await get("/v1/state/n/any/k?state=seen&state=sene"), 404)
+    strange = problem(await get("/v1/state/n/any/k?state=zzz"), 404)
+
+    assert one.json() == {"states": {"seen": 5}, "types": {"seen": INT}}
+    assert two.json() == {"states": {"last": None, "found": None}, "types": {"last": "t/j", "found": INT}}
+    assert "n/any has no state 'sene'; did you mean seen? it has found, last, raw, seen" in wrong
+    assert "n/any has no state 'zzz'; it has found, last, raw, seen" in strange
+
+
 async def test_state_reads_that_cannot_be_answered_say_why(start: Start) -> None:
     ingress = await start(query_timeout_s=0.1)
     get = ingress.client.get

@@ -221,6 +221,7 @@ def test_what_is_damaged_is_named_with_its_storage(
     for command in (["snapshots"], ["verify"], ["sql", "SELECT 1"]):
         text = said(capsys, command[0], ".", *command[1:], code=1)
         assert text.startswith(f"statefun-ray: {Path(storage).as_uri()}: job.json is corrupt")
+        assert "put each of these objects back as it was" in text
 
 
 @pytest.mark.parametrize(
