@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,9 @@ from statefun_ray import __version__
 PROG: Final = "statefun-ray"
 
 _WATCH_DEFAULT: Final = "1s"
+
+# Addresses of failing functions that status names.
+_RETRYING_SHOWN: Final = 10
 
 # A stop that takes longer says what it waits for.
 _STOP_SILENT_S = 5.0
@@ -71,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         exit_code = _exit_code_of(error)
         if exit_code is None:
             raise
-        print(f"{PROG}: {_with_storage(str(error), exit_code, arguments)}", file=sys.stderr)
+        print(f"{PROG}: {_with_storage(_text_of(error), exit_code, arguments)}", file=sys.stderr)
         return exit_code
 
 
@@ -81,6 +85,15 @@ def _with_storage(text: str, exit_code: int, arguments: argparse.Namespace) -> s
         return text
     uri = _storage(arguments.uri)
     return text if uri in text else f"{uri}: {text}"
+
+
+def _text_of(error: Exception) -> str:
+    if "statefun_checkpoints.errors" in sys.modules:
+        from statefun_checkpoints.errors import CheckpointsError, advised
+
+        if isinstance(error, CheckpointsError):
+            return advised(error)
+    return str(error)
 
 
 def _exit_code_of(error: Exception) -> int | None:
@@ -565,12 +578,33 @@ def _print_status(status: dict[str, Any]) -> None:
         name for name in ("busy_with", "trouble") if any(row.get(name) for row in status["processes"])
     ]
     _print_table(status["processes"], empty="no process", columns=columns)
+    if status.get("retrying"):
+        _print_retrying(status["retrying"], status["retrying_addresses"])
     if status.get("dead_letters"):
         print(f"dead letters: {status['dead_letters']}, see: {PROG} dead-letters {status['name']} list")
     for parked in status.get("parked_addresses", []):
         print(
             f"parked: {parked['function']}/{parked['id']} with {parked['messages']} messages: {parked['error']}"
         )
+
+
+def _print_retrying(count: int, addresses: Sequence[dict[str, Any]]) -> None:
+    shown = sorted(addresses, key=lambda address: address["since_ms"])[:_RETRYING_SHOWN]
+    print(
+        f"a function fails and is tried again at {count} address{'es' * (count != 1)}"
+        + (f", {len(shown)} of them:" if len(shown) < count else ":")
+    )
+    rows = [
+        {
+            "address": f"{address['function']}/{address['id']}",
+            "attempts": address["attempts"],
+            "since": _moment(address["since_ms"]),
+            "next": "now" if address["next_attempt_ms"] is None else _moment(address["next_attempt_ms"]),
+            "error": textwrap.shorten(address["error"], 100),
+        }
+        for address in shown
+    ]
+    _print_table(rows, empty="")
 
 
 def _print_table(rows: Sequence[dict[str, Any]], *, empty: str, columns: Sequence[str] | None = None) -> None:

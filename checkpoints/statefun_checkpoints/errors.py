@@ -35,6 +35,21 @@ class CheckpointsError(Exception):
     """Root of everything this package raises on purpose."""
 
 
+DAMAGE_ADVICE = (
+    "'statefun-ray verify' with the URI of the storage names all that is damaged; put each of these objects back as it "
+    "was, from a copy or an older version in the bucket. No older snapshot is taken instead: it could contradict replies "
+    "that were released. 'When something stored is damaged' in docs/guide/operating.md says what else can be saved"
+)
+"""What to do about an object that is corrupt or missing."""
+
+
+def advised(error: CheckpointsError) -> str:
+    """Return the text of ``error``; with `DAMAGE_ADVICE` if it is about damage."""
+    if isinstance(error, CorruptObject | MissingObject) and not isinstance(error, CorruptValue):
+        return f"{error}; {DAMAGE_ADVICE}"
+    return str(error)
+
+
 # --- storage ---------------------------------------------------------------------------
 
 

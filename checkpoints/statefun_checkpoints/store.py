@@ -162,7 +162,7 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise _unanswered(path, "get", error) from error
+            raise self._failed(path, "get", error) from error
 
     def put(self, path: str, data: bytes) -> None:
         self._write(path, "put", data)
@@ -176,7 +176,7 @@ class LocalStore:
         try:
             return sorted(self._walk(folder + "/" if folder else "", prefix, start_after))
         except OSError as error:
-            raise _unanswered(prefix, "list", error) from error
+            raise self._failed(prefix, "list", error) from error
 
     def delete(self, path: str) -> None:
         file = self._file(path, "delete")
@@ -185,7 +185,7 @@ class LocalStore:
         except NotADirectoryError:
             return
         except OSError as error:
-            raise _unanswered(path, "delete", error) from error
+            raise self._failed(path, "delete", error) from error
         self._remove_empty(file.parent)
 
     def _file(self, path: str, operation: str) -> Path:
@@ -227,10 +227,8 @@ class LocalStore:
             finally:
                 temporary.unlink(missing_ok=True)
             _sync_directory(file.parent)
-        except PermissionError as error:
-            raise StoreRefused(path, operation, str(error)) from error
         except OSError as error:
-            raise _unanswered(path, operation, error) from error
+            raise self._failed(path, operation, error) from error
         return True
 
     def _temporary(self, file: Path, data: bytes) -> Path:
@@ -267,9 +265,18 @@ class LocalStore:
                 return
             directory = directory.parent
 
-
-def _unanswered(path: str, operation: str, error: OSError) -> StoreError:
-    return StoreUnavailable(path, operation, str(error))
+    def _failed(self, path: str, operation: str, error: OSError) -> StoreError:
+        """Return what went wrong as a sentence about the folder, not about our temporary files."""
+        reason = error.strerror or str(error)
+        if not os.path.isdir(self.root):
+            folders = (self.root, *self.root.parents)
+            there = next(index for index, folder in enumerate(folders) if os.path.exists(folder))
+            if not os.path.isdir(folders[there]):
+                reason = f"{folders[there]} is not a folder"
+            else:
+                reason = f"the folder {folders[there - 1]} cannot be made: {reason}"
+        kind = StoreRefused if isinstance(error, PermissionError) else StoreUnavailable
+        return kind(path, operation, reason)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -13,6 +13,8 @@ from functools import partial
 from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
+import msgspec
+
 from statefun_ingress.bulk import BulkParser, check_id
 from statefun_ingress.config import IngressConfig
 from statefun_ingress.core import IngressCore
@@ -42,6 +44,12 @@ _WANTED: Final = frozenset(
 _JSON_TYPE: Final = (b"content-type", b"application/json")
 _LINGER_S: Final = 2.0  # how long a refused client may go on sending what nobody reads
 _CONTENT_TYPES_MAX: Final = 256
+
+_NO_REPLY: Final = "a reply is a message to context.caller; status names functions that fail"
+_STOPPED: Final = "the ingress stopped before a reply came"
+_REPEATED: Final = (
+    "the request was accepted before under this Producer-Sequence, and its reply is not awaited any more"
+)
 
 _KIND_JSON, _KIND_TEXT, _KIND_RAW = "json", "text", "raw"
 
@@ -228,18 +236,26 @@ class HotRoutes:
                 # A repeated request: its original's reply is its reply, if still awaited.
                 pending.discard(request_id)
                 if not pending.join(answer.request_id, settle, deadline_ms):
-                    return 202, [_JSON_TYPE, applied], self._accepted(answer)
+                    return 202, [_JSON_TYPE, applied], self._unanswered(answer, _REPEATED)
             reply = await future
         finally:
             pending.discard(request_id)
         if reply is None:
-            return 202, [_JSON_TYPE, applied], self._accepted(answer)
+            # Waiters are given up at their deadline, or all at once when the ingress stops.
+            is_over = self._host.now_ms() >= deadline_ms
+            why = f"no reply came within {wait_s:g} s ({_NO_REPLY})" if is_over else _STOPPED
+            return 202, [_JSON_TYPE, applied], self._unanswered(answer, why)
         content_type, content = self._reply_content(reply)
         return 200, [(b"content-type", content_type), applied], content
 
     def _accepted(self, answer: Answer) -> bytes:
         sequence = b"%d" % answer.first_seq if answer.first_seq >= 0 else b"null"
         return b'{"accepted":%d,"log":"%s","sequence":%s}' % (answer.event_count, self._log_id, sequence)
+
+    def _unanswered(self, answer: Answer, why: str) -> bytes:
+        """Return what a request that waits is told when there is no reply for it."""
+        detail = f"{why}; the event is durable and will be applied exactly once: do not send it again"
+        return self._accepted(answer)[:-1] + b',"reply":null,"detail":%s}' % msgspec.json.encode(detail)
 
     def _reply_content(self, reply: ReplyValue) -> tuple[bytes, bytes]:
         typename, value = reply

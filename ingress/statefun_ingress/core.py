@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from statefun_ingress.dead_letters import DEAD_LETTERS
-from statefun_ingress.errors import LogFailed
+from statefun_ingress.errors import LogFailed, SequenceReused
 from statefun_ingress.feed import (
     Credit,
     EgressAck,
@@ -33,7 +33,7 @@ from statefun_ingress.feed import (
 from statefun_ingress.log import Batch, IngressLog
 from statefun_ingress.pending import PENDING_MAX_DEFAULT, PendingReplies
 from statefun_ingress.producers import Answer
-from statefun_ingress.record import NO_PRODUCER, Events
+from statefun_ingress.record import NO_PRODUCER, Events, content_digest
 from statefun_ingress.topics import PlaygroundTopics
 
 QUERIES_MAX_DEFAULT: Final = 10_000
@@ -99,16 +99,18 @@ class IngressCore:
 
         Raises:
             LogFailed: the log takes nothing more.
-            ProducerError: the sequence cannot be taken.
+            ProducerError: the sequence cannot be taken, or was used for other events.
         """
         log = self.log
         if producer_sequence != NO_PRODUCER:
             producers = log.producers
             repeated = producers.find(producer_id, producer_sequence, sum(len(part[0]) for part in parts))
             if repeated is not None:
+                _check_same(repeated, parts, producer_id, producer_sequence)
                 return repeated
             reserved = producers.find_reserved(producer_id, producer_sequence)
             if reserved is not None:
+                _check_same(reserved, parts, producer_id, producer_sequence)
                 if log.failure is not None:
                     raise log.failure
                 # Its original is not durable yet, so neither may be answered before it is.
@@ -169,7 +171,7 @@ class IngressCore:
             self.topics.publish(frame.shard, frame.rows)
             feed.send(EgressAck(frame.ack_id))
         elif isinstance(frame, Figures):
-            feed.figures = frame.rows
+            feed.figures = frame
         elif isinstance(frame, Trim):
             trim_to = self.feeds.let_go(feed, frame)
             if trim_to is not None:
@@ -229,3 +231,11 @@ class IngressCore:
     def lag(self) -> int:
         """Events accepted and not yet handed to the worker that owns them."""
         return self.log.durable_seq - self.feeds.position_min()
+
+
+def _check_same(
+    known: Answer, parts: list[tuple[Events, bytes]], producer_id: str, producer_sequence: int
+) -> None:
+    """Raise SequenceReused if it is known that the number was used for other events."""
+    if known.digest is not None and known.digest != content_digest([encoded for _, encoded in parts]):
+        raise SequenceReused(producer_id, producer_sequence, known.first_seq)

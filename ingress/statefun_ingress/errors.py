@@ -8,6 +8,7 @@
     │   └── LogTrimmed              asked for records that are no longer kept
     ├── ProducerError               a Producer-Id / Producer-Sequence pair that cannot be taken
     │   ├── SequenceTooFarAhead     an earlier sequence is still missing
+    │   ├── SequenceReused          the sequence was accepted for other events
     │   └── TooManyProducers        the table of producers is full
     ├── TooManyPendingReplies       as many requests wait for a reply as may
     ├── FrameError                  a peer on the feed connection broke the protocol
@@ -103,8 +104,23 @@ class SequenceTooFarAhead(ProducerError):
     def __str__(self) -> str:
         return (
             f"producer {self.producer_id!r} sent sequence {self.sequence}, but its sequence {self.expected} has not been "
-            f"accepted yet and at most {self.window} may be open; send {self.expected} first "
-            "(a refused request does not use up its sequence)"
+            f"accepted yet and at most {self.window} may be open; send {self.expected} first: numbers may come in any "
+            "order, but none may be left out (a refused request does not use up its sequence)"
+        )
+
+
+class SequenceReused(ProducerError):
+    """A producer used a sequence again, for a request with other events."""
+
+    def __init__(self, producer_id: str, sequence: int, first_seq: int) -> None:
+        super().__init__(producer_id, sequence, first_seq)
+        self.producer_id, self.sequence, self.first_seq = producer_id, sequence, first_seq
+
+    def __str__(self) -> str:
+        return (
+            f"producer {self.producer_id!r} has used sequence {self.sequence} for a request with other events, accepted at "
+            f"sequence {self.first_seq} of the log; this request was not accepted: send it under a number of its own, and "
+            "give two clients two Producer-Ids"
         )
 
 

@@ -108,7 +108,7 @@ class Feed:
         closing: why the connection is to be closed once ``outgoing`` is sent, if it is.
         hello: what the worker said at the start; None until it did.
         told_seq: where the frames sent so far end.
-        figures: what it last said for Prometheus.
+        figures: what it last said of itself.
         is_paused: set by the driver while the connection takes no more bytes.
     """
 
@@ -118,7 +118,7 @@ class Feed:
         self.hello: Hello | None = None
         self.told_seq = 0
         self.is_paused = False
-        self.figures: list[tuple[str, str, float]] = []
+        self.figures = Figures([])
         self.scan_seq = 0  # everything below has been looked at
         self.granted_events = 0
         self.sent_events = 0

@@ -24,6 +24,11 @@ ReplyRow = tuple[str, str, bytes | None]
 """Request id, typename and value of the reply; None for a message without a value."""
 
 
+RetryRow = tuple[str, str, int, int, int, str]
+"""Of an address that is tried again: function type, id, attempts, since when, when next (0: now), both
+in milliseconds since 1970, and the last error."""
+
+
 class Hello(msgspec.Struct, array_like=True, tag="hello", frozen=True):
     """Worker: I own these key groups and want their events from these positions on.
 
@@ -76,9 +81,17 @@ class EgressRows(msgspec.Struct, array_like=True, tag="egress", frozen=True):
 
 
 class Figures(msgspec.Struct, array_like=True, tag="figures", frozen=True):
-    """Worker, about once a second: ``(name, labels, value)`` for Prometheus; the newest counts."""
+    """Worker, about once a second: how it fares; the newest counts.
+
+    Attributes:
+        rows: ``(name, labels, value)`` for Prometheus.
+        retrying_count: addresses whose message keeps failing and is tried again.
+        retrying: the first of them.
+    """
 
     rows: list[tuple[str, str, float]]
+    retrying_count: int = 0
+    retrying: list[RetryRow] = []
 
 
 class State(msgspec.Struct, array_like=True, tag="state", frozen=True):

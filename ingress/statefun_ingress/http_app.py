@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -161,7 +162,15 @@ def create_app(host: AppHost) -> IngressApp:
         description="Uncommitted, as its worker has it, with the generation and the snapshot it builds on in "
         "headers; or with committed=true after the next commit.",
     )
-    async def state(namespace: str, type: str, id: str, committed: bool = Query(default=False)) -> Response:
+    async def state(
+        namespace: str,
+        type: str,
+        id: str,
+        committed: bool = Query(default=False),
+        names: list[str] = Query(  # noqa: B008 - how FastAPI declares a parameter
+            default=[], alias="state", description="Only these; may be repeated."
+        ),
+    ) -> Response:
         check_id(id)
         target = host.registry.target(f"{namespace}/{type}")
         found = await host.query_state(target.typename, id, wait_commit=committed)
@@ -169,13 +178,20 @@ def create_app(host: AppHost) -> IngressApp:
             "statefun-generation": str(found.generation),
             "statefun-snapshot-id": str(found.snapshot_id),
         }
-        return Response(_states_json(target, found), headers=headers, media_type="application/json")
+        return Response(_states_json(target, found, names), headers=headers, media_type="application/json")
 
     return app
 
 
-def _states_json(target: Target, found: State) -> bytes:
-    """Return ``{"states": {name: value}, "types": {name: typename}}``; null is a state that is not set."""
+def _states_json(target: Target, found: State, names: list[str]) -> bytes:
+    """Return ``{"states": {name: value}, "types": {name: typename}}``; null is a state that is not set.
+
+    Args:
+        names: of the states asked for; empty for all.
+
+    Raises:
+        RequestRefused: 404, one of the names is not that of a state.
+    """
     declared: Mapping[str, tuple[str, bool]] = target.info.states
     values: dict[str, bytes] = dict.fromkeys(declared, b"null")
     types = {name: typename for name, (typename, _) in declared.items()}
@@ -186,12 +202,28 @@ def _states_json(target: Target, found: State) -> bytes:
             continue
         is_json = declared.get(name, (typename, False))[1]
         values[name] = to_json(typename, value, is_json=is_json) or to_base64_json(value)
+    for name in names:
+        if name not in types:
+            raise _no_such_state(target.typename, name, types)
+    if names:
+        values = {name: values[name] for name in names}
+        types = {name: types[name] for name in names}
     parts = [b'{"states":{']
     parts.append(b",".join(_json_string(name) + b":" + value for name, value in values.items()))
     parts.append(b'},"types":{')
     parts.append(b",".join(_json_string(name) + b":" + _json_string(text) for name, text in types.items()))
     parts.append(b"}}")
     return b"".join(parts)
+
+
+def _no_such_state(function_type: str, name: str, known: Mapping[str, str]) -> RequestRefused:
+    near = get_close_matches(name[:200], known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return RequestRefused(
+        404,
+        "There is no such state",
+        f"{function_type} has no state {name[:200]!r}; {hint}it has {', '.join(sorted(known)) or 'none that is known'}",
+    )
 
 
 def _json_string(text: str) -> bytes:

@@ -35,6 +35,7 @@ from statefun_ingress.record import (
     RecordHeader,
     TornRecord,
     check_record,
+    content_digest,
     encode_chunk,
     encode_record,
     find_record_after,
@@ -268,7 +269,8 @@ class IngressLog:
     def _restore_producer(self, data: bytes, offset: int) -> None:
         record, _ = read_record(data, offset)
         if record.producer_sequence != NO_PRODUCER:
-            answer = Answer(record.first_seq, record.event_count)
+            digest = content_digest(record.chunks)
+            answer = Answer(record.first_seq, record.event_count, digest=digest)
             self.producers.restore(record.producer_id, record.producer_sequence, answer)
 
     def _check_segment_header(
@@ -409,7 +411,10 @@ class IngressLog:
             buffer.index.append((first_seq, buffer.size_bytes))
         buffer.data.append(record)
         buffer.size_bytes += len(record)
-        answer = Answer(first_seq, count, request_id)
+        digest = None
+        if producer_sequence != NO_PRODUCER:
+            digest = content_digest([encoded for _, encoded in parts])
+        answer = Answer(first_seq, count, request_id, digest)
         buffer.appended.append(Appended(answer, producer_id, producer_sequence))
         self._end_seq = buffer.end_seq = first_seq + count
         if producer_sequence != NO_PRODUCER:

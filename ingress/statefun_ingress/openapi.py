@@ -35,6 +35,11 @@ SCHEMAS: Final[dict[str, Any]] = {
                 "type": ["integer", "null"],
                 "description": "Place of the first in the log; null for a repeated request too old to be remembered.",
             },
+            "reply": {
+                "type": "null",
+                "description": "Only with Prefer: wait: no reply came in time. It is dropped if it comes later.",
+            },
+            "detail": {"type": "string", "description": "With reply: why there is none."},
         },
     },
     "Event": {
@@ -64,7 +69,9 @@ _PRODUCER_PARAMETERS: Final[list[dict[str, Any]]] = [
         "name": "Producer-Sequence",
         "in": "header",
         "schema": {"type": "integer", "minimum": 0},
-        "description": "The producer's number of this request, counted from 0 or 1; at most 1,024 may be open.",
+        "description": "The producer's number of this request, counted from 0 or 1: the same when a request "
+        "is repeated. Numbers may come in any order, at most 1,024 ahead of the first that is missing; none may be "
+        "left out for good.",
     },
 ]
 
@@ -74,13 +81,13 @@ _REFUSALS: Final[dict[str, Any]] = {
     "409": _problem("An earlier Producer-Sequence is missing."),
     "413": _problem("The body is too large."),
     "415": _problem("The function does not accept this type."),
-    "422": _problem("The value does not fit its type."),
+    "422": _problem("The value does not fit its type, or the Producer-Sequence was used for other events."),
     "429": _problem("The workers or the disk cannot keep up, see Retry-After."),
     "503": _problem("Nothing can be accepted now, see Retry-After."),
 }
 
 _ACCEPTED: Final[dict[str, Any]] = {
-    "description": "Durable. With Prefer: wait, the reply did not come in time.",
+    "description": "Durable. With Prefer: wait, the reply did not come in time, which the body says.",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Accepted"}}},
 }
 

@@ -11,6 +11,7 @@ from statefun_ingress.errors import (
     LogFailed,
     ProducerError,
     RequestRefused,
+    SequenceReused,
     SequenceTooFarAhead,
     TooManyPendingReplies,
 )
@@ -57,6 +58,8 @@ def refusal_of(error: LogFailed | ProducerError | TooManyPendingReplies) -> Requ
         return RequestRefused(503, "The ingress log is not writable", str(error), 5)
     if isinstance(error, SequenceTooFarAhead):
         return RequestRefused(409, "The producer sequence is too far ahead", str(error))
+    if isinstance(error, SequenceReused):
+        return RequestRefused(422, "The producer sequence was used for another request", str(error))
     if isinstance(error, TooManyPendingReplies):
         return RequestRefused(503, "Too many requests wait for a reply", str(error), 1)
     return RequestRefused(429, "There are too many producers", str(error), 60)

@@ -31,7 +31,8 @@ PRODUCERS_MAX_DEFAULT: Final = 10_000
 """Producers one log remembers; they are written into every segment header."""
 
 ANSWERS_MAX_DEFAULT: Final = 65_536
-"""Answers kept in memory so that a repeated request gets the very same one."""
+"""Answers kept in memory so that a repeated request gets the very same one, and another request under
+its number is told apart."""
 
 
 class Answer(NamedTuple):
@@ -41,11 +42,13 @@ class Answer(NamedTuple):
         first_seq: sequence of its first event; -1 if the number is no longer remembered.
         event_count: events accepted.
         request_id: under which a reply is awaited; "" if none is.
+        digest: ``content_digest`` of a numbered request; None if it is not remembered.
     """
 
     first_seq: int
     event_count: int
     request_id: str = ""
+    digest: int | None = None
 
 
 class _Producer:

@@ -21,6 +21,7 @@ have been synced was acknowledged, and must not be cut off.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -210,6 +211,8 @@ class BadRecord(Exception):
     """The bytes are complete, but are not an intact record."""
 
 
+_ONE_EVENT: Final = b"\x97\x01"  # how a chunk of a single event begins: seven items, the first is 1
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_chunk = msgspec.msgpack.Decoder().decode
 _decode_body = msgspec.msgpack.Decoder(tuple[int, str, int, list[bytes]]).decode
@@ -249,6 +252,23 @@ def encode_chunk(events: Events) -> bytes:
             _column(events.values),
         )
     )
+
+
+def content_digest(chunks: Sequence[bytes]) -> int:
+    """Return a hash of what one request asks for: targets, types and values of its events.
+
+    Two requests for the same events have the same digest, and so has the record of the first:
+    where a request is cut into chunks depends on its events alone. Callers do not count; the reply
+    address of an event is new whenever it is sent.
+    """
+    digest = xxhash.xxh3_64()
+    for chunk in chunks:
+        if chunk.startswith(_ONE_EVENT):
+            target_type, id, caller_type, _, *value = _decode_chunk(chunk)[1:]
+            digest.update(_encode((1, target_type, id, "", "", *value)) if caller_type else chunk)
+        else:
+            digest.update(chunk)
+    return digest.intdigest()
 
 
 def decode_chunk(data: bytes) -> Events:

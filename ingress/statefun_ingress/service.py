@@ -330,6 +330,19 @@ class IngressService:
             "generation": core.feeds.generation,
             "workers_connected": len(core.feeds.serving),
             "workers_expected": core.feeds.worker_count,
+            "retrying": sum(feed.figures.retrying_count for feed in core.feeds.serving),
+            "retrying_addresses": [
+                {
+                    "function": function,
+                    "id": id,
+                    "attempts": attempts,
+                    "since_ms": since_ms,
+                    "next_attempt_ms": next_ms or None,
+                    "error": error,
+                }
+                for feed in core.feeds.serving
+                for function, id, attempts, since_ms, next_ms, error in feed.figures.retrying
+            ],
         }
 
     def metrics(self) -> str:
@@ -346,7 +359,11 @@ class IngressService:
         ]
         return metrics_text(
             own,
-            {feed.hello.worker_index: feed.figures for feed in core.feeds.serving if feed.hello is not None},
+            {
+                feed.hello.worker_index: feed.figures.rows
+                for feed in core.feeds.serving
+                if feed.hello is not None
+            },
         )
 
     # --- inside ------------------------------------------------------------------------

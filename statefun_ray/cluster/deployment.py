@@ -251,7 +251,9 @@ def summary_of(status: dict[str, Any]) -> str:
     )
     count = status.get("parked", 0)
     parked = f", {count} address{'es' * (count != 1)} parked" if count else ""
+    count = status.get("retrying", 0)
+    retrying = f", {count} address{'es' * (count != 1)} retrying" if count else ""
     return (
         f"{status['phase']}, generation {status['generation']}, {last}: {status.get('accepted', 0):,} accepted, "
-        f"{status.get('processed', 0):,} processed, lag {status.get('lag', 0):,}{parked}"
+        f"{status.get('processed', 0):,} processed, lag {status.get('lag', 0):,}{retrying}{parked}"
     )

@@ -109,7 +109,16 @@ class BusyAddress:
 class Addresses:
     """The busy addresses of one worker."""
 
-    __slots__ = ("_failures", "_lane_of", "_queue", "_retries", "busy", "parked", "parked_messages")
+    __slots__ = (
+        "_failures",
+        "_lane_of",
+        "_queue",
+        "_retries",
+        "busy",
+        "parked",
+        "parked_messages",
+        "retrying",
+    )
 
     def __init__(self, queue: QueueTable, failures: Table, lane_of: Callable[[str], Lane]) -> None:
         """``lane_of`` says which lane a function type belongs to; asked whenever an address gets busy."""
@@ -120,6 +129,8 @@ class Addresses:
         self.parked: dict[tuple[str, str], BusyAddress] = {}
         self.parked_messages = 0
         """Messages of parked addresses: they wait for a person and must not hold up the sources."""
+        self.retrying: dict[tuple[str, str], BusyAddress] = {}
+        """Addresses whose first message has failed alone and is tried again, in the order it began."""
         self._retries: list[tuple[int, str, str]] = []
 
     def rebuild(self, *, retry_parked: bool) -> None:
@@ -139,6 +150,8 @@ class Addresses:
                 address.phase = Phase.PARKED
                 self.parked[function_type, id] = address
                 self.parked_messages += len(address.waiting)
+            else:
+                self.retrying[function_type, id] = address
         for address in self.busy.values():
             if address.phase is Phase.READY:
                 address.lane.ready.append(address)
@@ -209,8 +222,7 @@ class Addresses:
         for _ in range(count):
             remove(next_key())
         if address.attempts:
-            address.attempts, address.first_failed_ms, address.error = 0, 0, ""
-            self._failures.delete((address.id, address.function_type))
+            self._forget_failures(address)
         address.batch_max = min(address.lane.batch_max, address.batch_max * 2)
         self._go_on(address)
         return count
@@ -244,6 +256,7 @@ class Addresses:
         if now_ms - address.first_failed_ms >= retry_deadline_ms:
             return True
         self._back_off(address, now_ms + min(BACKOFF_MS_MAX, BACKOFF_MS_MIN << min(address.attempts - 1, 20)))
+        self.retrying[address.function_type, address.id] = address
         self._remember(address, parked=False)
         return False
 
@@ -273,8 +286,7 @@ class Addresses:
         message = self._queue.live[key]
         address.in_flight = 0
         self._queue.remove(key)
-        self._failures.delete((address.id, address.function_type))
-        address.attempts, address.first_failed_ms, address.error = 0, 0, ""
+        self._forget_failures(address)
         self._go_on(address)
         return message
 
@@ -283,12 +295,18 @@ class Addresses:
         address.phase = Phase.PARKED
         self.parked[address.function_type, address.id] = address
         self.parked_messages += len(address.waiting)
+        self.retrying.pop((address.function_type, address.id), None)
         self._measure(address)
         self._remember(address, parked=True)
 
     def _remember(self, address: BusyAddress, *, parked: bool) -> None:
         failure: Failure = (parked, address.attempts, address.first_failed_ms, address.error)
         self._failures.put((address.id, address.function_type), _encoder.encode(failure))
+
+    def _forget_failures(self, address: BusyAddress) -> None:
+        address.attempts, address.first_failed_ms, address.error = 0, 0, ""
+        self._failures.delete((address.id, address.function_type))
+        self.retrying.pop((address.function_type, address.id), None)
 
     def next_retry_ms(self) -> int | None:
         """Return when the next address leaves its back-off, or None."""

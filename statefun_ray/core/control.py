@@ -127,6 +127,10 @@ class Heartbeat(msgspec.Struct, tag="heartbeat", frozen=True):
     parked: list[tuple[str, str, str, int]]
     """``(type, id, last error, messages)`` of parked addresses, bounded."""
     parked_count: int
+    retrying: list[tuple[str, str, int, int, int, str]] = []
+    """``(type, id, attempts, failing since ms, next attempt ms, last error)`` of addresses that are tried
+    again, those that began first, bounded; the next attempt is 0 while it is due or being made."""
+    retrying_count: int = 0
     dead_letters: int = 0
     trouble: str = ""
     """What is being tried again right now, for people: a sink or the store that does not answer."""

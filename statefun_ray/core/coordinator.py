@@ -31,7 +31,7 @@ from typing import Any, Final, assert_never
 from statefun_checkpoints import entry_format, resolve, retention
 from statefun_checkpoints.commit_log import CommitLog, Fenced, Outcome
 from statefun_checkpoints.coordinator import SnapshotCoordinator, WorkerPart
-from statefun_checkpoints.errors import CheckpointError, StoreError
+from statefun_checkpoints.errors import CheckpointError, StoreError, advised
 from statefun_checkpoints.layout import INGRESS_PREFIX, parse_ingress
 from statefun_checkpoints.model import Entry, FunctionSpec, Job
 from statefun_checkpoints.store_requests import List, StoreRequest
@@ -203,7 +203,7 @@ class Coordinator:
             self._fail(f"object store: {error}")
         except CheckpointError as error:
             self._procedure = None
-            self._end(str(error))
+            self._end(advised(error))
         else:
             self._call_id += 1
             self._effects.append(StoreCall(self._call_id, request))
@@ -596,6 +596,19 @@ class Coordinator:
             "processed": max(counted, restored + sum(heartbeat.processed for heartbeat in heartbeats)),
             "parked": sum(heartbeat.parked_count for heartbeat in heartbeats),
             "dead_letters": sum(heartbeat.dead_letters for heartbeat in heartbeats),
+            "retrying": sum(heartbeat.retrying_count for heartbeat in heartbeats),
+            "retrying_addresses": [
+                {
+                    "function": function,
+                    "id": id,
+                    "attempts": attempts,
+                    "since_ms": since_ms,
+                    "next_attempt_ms": next_ms or None,
+                    "error": error,
+                }
+                for heartbeat in heartbeats
+                for function, id, attempts, since_ms, next_ms, error in heartbeat.retrying
+            ],
             "parked_addresses": [
                 {"function": function, "id": id, "error": error, "messages": messages}
                 for heartbeat in heartbeats

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -74,6 +75,9 @@ from statefun_ray.core.timers import Timers
 
 PARKED_REPORTED_MAX: Final = 100
 """Parked addresses named in a heartbeat; all are counted."""
+
+RETRYING_REPORTED_MAX: Final = 20
+"""Likewise of addresses that are tried again: enough to see what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -828,6 +832,7 @@ class Worker:
             result.append(("statefun_lane_is_down", labels, int(lane.is_down)))
         result.append(("statefun_worker_backlog", "", self.backlog))
         result.append(("statefun_worker_parked_addresses", "", len(self._addresses.parked)))
+        result.append(("statefun_worker_retrying_addresses", "", self.retrying_count))
         result.append(("statefun_worker_dead_letters", "", len(self._letters)))
         result.append(("statefun_worker_delayed_messages", "", len(self._timers)))
         result.append(("statefun_worker_keys", "", self._store.key_count()))
@@ -849,8 +854,28 @@ class Worker:
             and self._outbox.is_empty
         )
 
+    @property
+    def retrying_count(self) -> int:
+        """Addresses whose first message keeps failing and is tried again."""
+        return len(self._addresses.retrying)
+
+    def retrying(self) -> list[tuple[str, str, int, int, int, str]]:
+        """Return the first of them, as `Heartbeat` has them. Another thread may ask."""
+        return [
+            (
+                address.function_type,
+                address.id,
+                address.attempts,
+                address.first_failed_ms,
+                address.retry_at_ms if address.phase is Phase.BACKOFF else 0,
+                address.error,
+            )
+            # Copied in one step of the interpreter, as the parked ones are: the turn may change it.
+            for address in list(islice(self._addresses.retrying.values(), RETRYING_REPORTED_MAX))
+        ]
+
     def heartbeat(self, tick_age_ms: int) -> Heartbeat:
-        """Return how this worker fares. The only method that another thread may call."""
+        """Return how this worker fares. Another thread may ask."""
         current = self.current
         parked = [
             (address.function_type, address.id, address.error, len(address.waiting))
@@ -865,6 +890,8 @@ class Worker:
             processed=self.counters.applied,
             parked=parked,
             parked_count=len(self._addresses.parked),
+            retrying=self.retrying(),
+            retrying_count=self.retrying_count,
             dead_letters=len(self._letters),
         )
 

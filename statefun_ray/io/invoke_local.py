@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Final
 
 from statefun_checkpoints.model import FunctionSpec, StateSpec
@@ -31,8 +33,16 @@ BLOCKING_THREADS_DEFAULT: Final = 32
 """Threads for ``blocking=True`` functions: enough to wait in, few enough to share two cores."""
 
 
-FAILURE_LOG_S: Final = 1.0
-"""Between two logged failures of one function: a poison batch must not fill the disk."""
+FAILURE_LOG_S_MIN: Final = 0.05
+FAILURE_LOG_S_MAX: Final = 30.0
+"""Between two lines about one fault: half of what the core waits between two attempts, so the retries
+of one address are a line each, and those of a thousand addresses are not a thousand."""
+
+FAULT_FORGOTTEN_S: Final = 600.0
+"""A fault that was not seen for so long is over, and new when it comes back."""
+
+FAULTS_MAX: Final = 1_000
+"""Faults remembered, those seen last."""
 
 
 class FunctionExited(Exception):
@@ -46,12 +56,25 @@ class FunctionExited(Exception):
         return f"function {self.typename} raised {self.raised}; it must not end the process, raise an error instead"
 
 
+@dataclass(slots=True)
+class _Fault:
+    """What is known of one place at which a function fails."""
+
+    seen_s: float
+    next_line_s: float
+    distance_s: float
+    left_out: int = 0
+
+
 class FailureLog:
-    """Logs what user functions raise, with their traceback, but not a thousand times a second."""
+    """Logs what user functions raise: a fault with its traceback once, then a line ever more rarely.
+
+    A fault is a function type, the type of what it raises, and the line of code that does. Other
+    addresses that fail in the same way share its lines; ``statefun-ray status`` names them.
+    """
 
     def __init__(self) -> None:
-        self._logged_at: dict[str, float] = {}
-        self._left_out: dict[str, int] = {}
+        self._faults: OrderedDict[tuple[str, str, str, int], _Fault] = OrderedDict()
 
     def report(self, typename: str, id: str, error: BaseException, *, traceback: bool = True) -> None:
         """Note one failed invocation; the address will try again.
@@ -59,18 +82,40 @@ class FailureLog:
         Without ``traceback`` the error's text says it all: it was not raised by code of the user's here.
         """
         now_s = time.monotonic()
-        if now_s - self._logged_at.get(typename, -FAILURE_LOG_S) < FAILURE_LOG_S:
-            self._left_out[typename] = self._left_out.get(typename, 0) + 1
+        key = (typename, type(error).__name__, *(_place_of(error) if traceback else ("", 0)))
+        fault = self._faults.pop(key, None)
+        if fault is not None and now_s - fault.seen_s >= FAULT_FORGOTTEN_S:
+            fault = None
+        is_new = fault is None
+        if fault is None:
+            fault = _Fault(now_s, now_s, FAILURE_LOG_S_MIN)
+        self._faults[key] = fault
+        if len(self._faults) > FAULTS_MAX:
+            self._faults.popitem(last=False)
+        fault.seen_s = now_s
+        if now_s < fault.next_line_s:
+            fault.left_out += 1
             return
-        self._logged_at[typename] = now_s
         logger.warning(
-            "function failed and will be tried again address=%s/%s cause=%s unlogged=%d",
+            "function %s will be tried again address=%s/%s cause=%s unlogged=%d",
+            "failed and" if is_new else "fails still and",
             typename,
             id,
             f"{type(error).__name__}: {error}",
-            self._left_out.pop(typename, 0),
-            exc_info=error if traceback else None,
+            fault.left_out,
+            exc_info=error if traceback and is_new else None,
         )
+        fault.left_out = 0
+        fault.next_line_s = now_s + fault.distance_s
+        fault.distance_s = min(FAILURE_LOG_S_MAX, fault.distance_s * 2)
+
+
+def _place_of(error: BaseException) -> tuple[str, int]:
+    """Return file and line that raised ``error``."""
+    place, frame = ("", 0), error.__traceback__
+    while frame is not None:
+        place, frame = (frame.tb_frame.f_code.co_filename, frame.tb_lineno), frame.tb_next
+    return place
 
 
 def describe_functions(functions: StatefulFunctions) -> dict[str, FunctionSpec]:

@@ -23,7 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from statefun_checkpoints import entry_format, reader
-from statefun_checkpoints.errors import CheckpointError
+from statefun_checkpoints.errors import CheckpointError, advised
 from statefun_checkpoints.model import Entry
 from statefun_checkpoints.reader import Loaded
 from statefun_checkpoints.store import ObjectStore, run_store
@@ -303,7 +303,7 @@ class WorkerHost:
             )
         except CheckpointError as error:
             # The next generation would read the same objects.
-            raise WorkerFailure(f"the snapshot can not be restored: {error}", True) from error
+            raise WorkerFailure(f"the snapshot can not be restored: {advised(error)}", True) from error
         keys = core.load(loaded.state, loaded.transient, entry, wall_ms())
         logger.info(
             "worker %d of generation %d loaded snapshot=%d rows=%d seconds=%.2f",

@@ -383,6 +383,7 @@ class WorkerLoop:
             if not self._is_open:
                 raise
             # The function cancelled itself, or let a cancelled task of its own show.
+            self._failures.report(effect.function_type, effect.id, cancelled)
             error = describe_error(cancelled)
         except (Exception, SystemExit) as raised:  # noqa: BLE001 - reported below
             # User code may raise anything; the address carries it and tries again.
@@ -397,7 +398,8 @@ class WorkerLoop:
 
     def _tell_figures(self) -> None:
         rows = [*self.core.figures(), *self._invoker.remote.figures()]
-        if self._send_to_ingress(frames.encode_frame(frames.Figures(rows))):
+        figures = frames.Figures(rows, self.core.retrying_count, self.core.retrying())
+        if self._send_to_ingress(frames.encode_frame(figures)):
             delay_s = FIGURES_S
         else:
             delay_s = FIGURES_S / 10  # the feed is being connected

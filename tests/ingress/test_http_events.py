@@ -181,6 +181,40 @@ async def test_a_repeated_sequence_is_known_after_a_crash(start: Start) -> None:
     assert again.service.core.log.end_seq == 4
 
 
+async def test_a_number_used_for_another_request_is_refused_and_accepts_nothing(start: Start) -> None:
+    line = b'{"target":"n/any","id":"k","value":1}\n'
+    files = FaultyFiles()
+    ingress = await start(files)
+    await ingress.put("n/any/k", b"1", producer_id="p", producer_sequence="1")
+    await ingress.bulk(line * 700, producer_id="p", producer_sequence="2")
+
+    for _ in range(2):  # before and after a crash
+        for path, body, prefer in (("n/any/k", b"2", ""), ("n/any/l", b"1", ""), ("n/any/k", b"2", "wait=9")):
+            response = await ingress.put(path, body, producer_id="p", producer_sequence="1", prefer=prefer)
+            assert "was not accepted: send it under a number of its own" in problem(response, 422)
+        response = await ingress.bulk(line * 701, producer_id="p", producer_sequence="2")
+        assert "'p' has used sequence 2 for a request with other events" in problem(response, 422)
+        assert len(ingress.service.core.pending) == 0
+        again = await ingress.put("n/any/k", b"1", producer_id="p", producer_sequence="1")
+        assert (again.status_code, again.json()["sequence"]) == (202, 0)
+        assert ingress.service.core.log.end_seq == 701
+        ingress = await start(files.crash())
+
+
+async def test_the_same_body_in_other_pieces_is_the_same_request(ingress: Ingress) -> None:
+    body = b'{"target":"n/any","id":"k","value":"\xc3\xa9"}\n' * 1_500
+
+    async def pieces(size: int) -> AsyncIterator[bytes]:
+        for at in range(0, len(body), size):
+            yield body[at : at + size]
+
+    answers = [
+        (await ingress.bulk(pieces(size), producer_id="p", producer_sequence="1")).json()
+        for size in (len(body), 1_000, 777)
+    ]
+    assert answers == [{"accepted": 1_500, "log": "l", "sequence": 0}] * 3
+
+
 async def test_a_sequence_too_far_ahead_is_told_what_is_expected(ingress: Ingress) -> None:
     await ingress.put("n/any/k", producer_id="p", producer_sequence="1")
 

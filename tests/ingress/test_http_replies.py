@@ -61,7 +61,12 @@ async def test_without_a_reply_in_time_the_event_is_accepted_all_the_same(ingres
     response = await ingress.put("n/any/k", prefer="wait=0.2")
 
     assert response.status_code == 202
-    assert response.json() == {"accepted": 1, "log": "l", "sequence": 0}
+    assert response.headers["preference-applied"] == "wait=0.2"
+    answer = response.json()
+    detail = answer.pop("detail")
+    assert answer == {"accepted": 1, "log": "l", "sequence": 0, "reply": None}
+    assert detail.startswith("no reply came within 0.2 s (a reply is a message to context.caller;")
+    assert detail.endswith("the event is durable and will be applied exactly once: do not send it again")
     assert len(ingress.service.core.pending) == 0
     worker.reply = lambda event: (STRING, b"")
     assert (await ingress.put("n/any/k", prefer="wait=10")).status_code == 200
@@ -69,6 +74,10 @@ async def test_without_a_reply_in_time_the_event_is_accepted_all_the_same(ingres
 
 async def test_without_a_worker_the_event_is_accepted_all_the_same(ingress: Ingress) -> None:
     assert (await ingress.put("n/any/k", prefer="wait=0.1")).status_code == 202
+
+
+async def test_without_a_wait_nothing_is_said_of_a_reply(ingress: Ingress) -> None:
+    assert (await ingress.put("n/any/k")).json() == {"accepted": 1, "log": "l", "sequence": 0}
 
 
 async def test_no_wait_is_no_request_for_a_reply(ingress: Ingress) -> None:
@@ -113,6 +122,7 @@ async def test_requests_that_wait_are_bounded(start: Start) -> None:
     assert (await ingress.put("n/any/k")).status_code == 202
     await ingress.service.stop()  # answers the one that waits
     assert (await first).status_code == 202
+    assert "the ingress stopped before a reply came; the event is durable" in (await first).json()["detail"]
 
 
 async def test_a_repeated_request_gets_the_reply_of_its_original(ingress: Ingress) -> None:
@@ -129,7 +139,8 @@ async def test_a_repeated_request_gets_the_reply_of_its_original(ingress: Ingres
     assert (await first).text == (await again).text == "ok"
     assert len(worker.events) == 1
     late = await ingress.put("n/any/k", **headers)
-    assert (late.status_code, late.json()["sequence"]) == (202, 0)
+    assert (late.status_code, late.json()["sequence"], late.json()["reply"]) == (202, 0, None)
+    assert "its reply is not awaited any more" in late.json()["detail"]
 
 
 async def test_a_reply_for_a_gone_incarnation_is_dropped(start: Start) -> None:
@@ -185,6 +196,27 @@ async def test_state_that_is_not_set_is_null(ingress: Ingress) -> None:
     response = await ingress.client.get("/v1/state/n/any/k")
 
     assert response.json()["states"] == {"seen": None, "last": None, "raw": None}
+
+
+async def test_states_are_asked_for_by_name_and_a_misspelt_one_is_told_those_there_are(
+    ingress: Ingress,
+) -> None:
+    worker = FakeWorker()
+    worker.state = lambda query: State(
+        query.query_id, 3, 17, True, [("seen", INT, b"\x0d\x05\0\0\0"), ("found", INT, None)]
+    )
+    await ingress.worker(worker)
+    get = ingress.client.get
+
+    one = await get("/v1/state/n/any/k?state=seen")
+    two = await get("/v1/state/n/any/k?state=last&state=found")
+    wrong = problem(await get("/v1/state/n/any/k?state=seen&state=sene"), 404)
+    strange = problem(await get("/v1/state/n/any/k?state=zzz"), 404)
+
+    assert one.json() == {"states": {"seen": 5}, "types": {"seen": INT}}
+    assert two.json() == {"states": {"last": None, "found": None}, "types": {"last": "t/j", "found": INT}}
+    assert "n/any has no state 'sene'; did you mean seen? it has found, last, raw, seen" in wrong
+    assert "n/any has no state 'zzz'; it has found, last, raw, seen" in strange
 
 
 async def test_state_reads_that_cannot_be_answered_say_why(start: Start) -> None:

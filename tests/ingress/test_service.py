@@ -14,6 +14,7 @@ import uvloop
 from statefun_ingress.config import IngressConfig
 from statefun_ingress.errors import CannotListen
 from statefun_ingress.files import OsLogFiles
+from statefun_ingress.frames import Figures
 from statefun_ingress.key_groups import key_group_of
 from statefun_ingress.log import IngressLog
 from statefun_ingress.registry import FunctionInfo, Registry
@@ -111,6 +112,22 @@ async def test_status_counts_what_was_accepted_and_what_waits(ingress: Ingress) 
     assert (status["accepted"], status["lag"], status["generation"]) == (5, 0, 4)
     assert (status["workers_connected"], status["workers_expected"]) == (1, 1)
     assert status["state"] == "accepting"
+
+
+async def test_status_names_the_addresses_at_which_functions_fail(ingress: Ingress) -> None:
+    assert ingress.service.status()["retrying"] == 0
+    worker = await ingress.worker()
+    worker.send(Figures([], 30, [("n/any", "k", 3, 1_000, 9_000, "no"), ("n/any", "l", 1, 2_000, 0, "no")]))
+    await until(lambda: ingress.service.status()["retrying"] == 30)
+
+    status = (await ingress.client.get("/v1/status")).json()
+    failing = {"function": "n/any", "error": "no"}
+    assert status["retrying_addresses"] == [
+        {**failing, "id": "k", "attempts": 3, "since_ms": 1_000, "next_attempt_ms": 9_000},
+        {**failing, "id": "l", "attempts": 1, "since_ms": 2_000, "next_attempt_ms": None},
+    ]
+    await worker.close()
+    await until(lambda: ingress.service.status()["retrying"] == 0)
 
 
 async def test_an_ingress_runs_in_a_thread_of_its_own_under_uvloop(tmp_path: Path) -> None:

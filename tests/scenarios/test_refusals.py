@@ -68,7 +68,9 @@ def test_a_damaged_part_is_named_and_nothing_is_restored(
         assert stored(tmp_path, "*.delta.arrow"), "the snapshot was meant to be too large to be inline"
         name = damage_newest_file(tmp_path, damage)
 
-        with pytest.raises(ApplicationFailed, match=rf"can not be restored: data/.*{name}"):
+        with pytest.raises(
+            ApplicationFailed, match=rf"can not be restored: data/.*{name}.*statefun-ray verify"
+        ):
             app.start()
 
 
@@ -83,7 +85,7 @@ def test_a_damaged_entry_is_named_and_no_older_one_is_taken_instead(
         [*_, newest] = stored(tmp_path, "0*.json")
         damage(newest)
 
-        with pytest.raises(ApplicationFailed, match=newest.name):
+        with pytest.raises(ApplicationFailed, match=rf"{newest.name}.*statefun-ray verify"):
             app.start()
 
 

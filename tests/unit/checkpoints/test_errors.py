@@ -59,3 +59,10 @@ def test_texts_name_the_way_out() -> None:
     assert "\n  - a is gone\n  - b too\n" in str(errors.FunctionsChanged(4, ("a is gone", "b too")))
     assert "pip install 'statefun-ray[sql]'" in str(errors.MissingExtra("duckdb", "sql"))
     assert "outcome is unknown" in str(errors.StoreUnavailable("data/x", "create", "timeout"))
+
+
+def test_only_damage_is_advised_on() -> None:
+    for error in (errors.CorruptPart("data/x", "short"), errors.MissingEntry("log/1", "the log")):
+        assert errors.advised(error) == f"{error}; {errors.DAMAGE_ADVICE}"
+    for other in (errors.CorruptValue("t of 'x'", "00"), errors.NoSnapshot(None)):
+        assert errors.advised(other) == str(other)

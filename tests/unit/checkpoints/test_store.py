@@ -288,6 +288,26 @@ def test_an_object_where_a_folder_is_meant_holds_nothing(tmp_path: Path) -> None
         store.put("a/b", b"")
 
 
+def test_a_place_that_can_be_no_store_is_named_not_our_files_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreUnavailable) as caught:
+        LocalStore(tmp_path / "file" / "x" / "y").put("a", b"")
+    assert caught.value.cause == f"{tmp_path}/file is not a folder"
+    with pytest.raises(StoreUnavailable) as caught:
+        LocalStore(Path("/proc/none/x")).put("a", b"")
+    assert caught.value.cause == "the folder /proc/none cannot be made: No such file or directory"
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device", ".a.tmp")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreUnavailable) as caught:
+        LocalStore(tmp_path).put("a", b"")
+    assert caught.value.cause == "No space left on device"
+
+
 def test_a_forbidden_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(source: Path, target: Path) -> None:
         raise PermissionError(13, "Permission denied")

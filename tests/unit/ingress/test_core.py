@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from statefun_ingress.core import IngressCore
-from statefun_ingress.errors import LogFailed, SequenceTooFarAhead
+from statefun_ingress.errors import LogFailed, SequenceReused, SequenceTooFarAhead
 from statefun_ingress.feed import (
     EventsFrame,
     Feed,
@@ -33,16 +33,27 @@ def new_core(files: FaultyFiles | None = None) -> IngressCore:
 class Answers(list[Answer | None]):
     """Collects what waiters are told."""
 
-    def accept(self, core: IngressCore, sequence: int = -1, id: str = "id") -> Answer | None:
-        events = Events.of_one("n/t", id, "", "", "t/x", b"v")
+    def accept(
+        self, core: IngressCore, sequence: int = -1, id: str = "id", request_id: str = ""
+    ) -> Answer | None:
+        caller_type = core.pending.caller_type if request_id else ""
+        events = Events.of_one("n/t", id, caller_type, request_id, "t/x", b"v")
         producer = "p" if sequence >= 0 else ""
-        return core.accept(
-            encode_events(events),
-            self.append,
-            received_at_ms=1,
-            producer_id=producer,
-            producer_sequence=sequence,
+        return told(
+            core.accept(
+                encode_events(events),
+                lambda answer: self.append(told(answer)),
+                received_at_ms=1,
+                producer_id=producer,
+                producer_sequence=sequence,
+                request_id=request_id,
+            )
         )
+
+
+def told(answer: Answer | None) -> Answer | None:
+    """Return what a client learns of an answer."""
+    return answer and answer._replace(digest=None)
 
 
 def commit(core: IngressCore) -> None:
@@ -111,6 +122,52 @@ def test_a_repetition_waits_for_the_sync_of_its_original_wherever_that_is() -> N
     commit(core)
     assert repeated[2:] == [Answer(1, 1)]
     assert core.log.end_seq == 2
+
+
+def test_a_number_used_for_other_events_is_refused_from_the_first_moment_on() -> None:
+    core, answers = new_core(), Answers()
+    answers.accept(core, 1)
+
+    for _ in range(2):  # not durable yet, and durable
+        with pytest.raises(SequenceReused, match="sequence 1 for a request with other events"):
+            answers.accept(core, 1, id="other")
+        if core.log.durable_seq == 0:
+            commit(core)
+
+    assert core.log.end_seq == 1
+    assert answers == [Answer(0, 1)]
+    assert answers.accept(core, 1) == Answer(0, 1), "the right one is still welcome"
+
+
+def test_a_repetition_may_wait_for_a_reply_where_its_original_did_not() -> None:
+    core, answers = new_core(), Answers()
+    answers.accept(core, 1, request_id="1")
+    commit(core)
+
+    assert answers.accept(core, 1) == answers.accept(core, 1, request_id="2") == Answer(0, 1, "1")
+
+
+def test_a_number_used_for_other_events_is_known_after_a_crash() -> None:
+    files = FaultyFiles()
+    core, answers = new_core(files), Answers()
+    answers.accept(core, 1, request_id="1")
+    commit(core)
+
+    again = new_core(files.crash())
+
+    assert answers.accept(again, 1) == Answer(0, 1)
+    with pytest.raises(SequenceReused):
+        answers.accept(again, 1, id="other")
+
+
+def test_a_number_too_old_to_be_remembered_counts_as_repeated() -> None:
+    core, answers = new_core(), Answers()
+    core.log.producers.answers_max = 1
+    for sequence in (1, 2):
+        answers.accept(core, sequence)
+    commit(core)
+
+    assert answers.accept(core, 1, id="other") == Answer(-1, 1)
 
 
 def test_a_sequence_that_cannot_be_taken_appends_nothing() -> None:

@@ -12,6 +12,7 @@ ALL = [
     errors.CorruptLog("0.segment", 7, "bad"),
     errors.LogTrimmed("l", 3, 9),
     errors.SequenceTooFarAhead("p", 2000, 5, 1024),
+    errors.SequenceReused("p", 7, 100),
     errors.TooManyProducers("p", 10),
     errors.TooManyPendingReplies(10),
     errors.FrameError("garbage"),

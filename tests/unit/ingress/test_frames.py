@@ -11,6 +11,7 @@ from statefun_ingress.errors import FrameError
 from statefun_ingress.feed import (
     Credit,
     EventsFrame,
+    Figures,
     FrameSplitter,
     Hello,
     IngressFrame,
@@ -32,6 +33,10 @@ WORKER_FRAMES: list[tuple[WorkerFrame, list[object]]] = [
     (Credit(7), ["credit", 7]),
     (Trim(8), ["trim", 8]),
     (Reply(1, "l.1", [("4", "t/x", None)]), ["reply", 1, "l.1", [["4", "t/x", None]]]),
+    (
+        Figures([("n", "", 1.0)], 9, [("n/t", "i", 2, 5, 0, "no")]),
+        ["figures", [["n", "", 1.0]], 9, [["n/t", "i", 2, 5, 0, "no"]]],
+    ),
     (State(1, 2, 3, True, [("s", "t/x", b"v")]), ["state", 1, 2, 3, True, [["s", "t/x", b"v"]]]),
 ]
 INGRESS_FRAMES: list[tuple[IngressFrame, list[object]]] = [

@@ -8,6 +8,7 @@ from statefun_ingress.errors import (
     LogFailed,
     ProducerError,
     RequestRefused,
+    SequenceReused,
     SequenceTooFarAhead,
     TooManyPendingReplies,
     TooManyProducers,
@@ -43,6 +44,7 @@ def test_a_problem_below_asgi_is_a_whole_answer() -> None:
     [
         (LogFailed("l", "disk"), 503),
         (SequenceTooFarAhead("p", 9, 1, 4), 409),
+        (SequenceReused("p", 7, 100), 422),
         (TooManyProducers("p", 4), 429),
         (TooManyPendingReplies(4), 503),
     ],

@@ -4,12 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from statefun_ingress.log import encode_events
 from statefun_ingress.record import (
     HEADER_BYTES,
     BadRecord,
     Events,
     TornRecord,
     check_record,
+    content_digest,
     decode_chunk,
     encode_chunk,
     encode_record,
@@ -102,3 +104,27 @@ def test_a_record_behind_damage_is_found() -> None:
     assert found.first_seq == 9
     assert found.body_offset == len(b"SFR1 looks like one") + HEADER_BYTES
     assert find_record_after(data, 19) is None
+
+
+def test_the_digest_of_a_request_is_that_of_its_events_whoever_is_called_back() -> None:
+    def digest(target: str, id: str, caller: str, caller_id: str, value_type: str) -> int:
+        return content_digest([encode_chunk(Events.of_one(target, id, caller, caller_id, value_type, b"v"))])
+
+    plain = digest("a/b", "id", "", "", "t/x")
+    assert plain == digest("a/b", "id", "reply/1", "7", "t/x")
+    assert plain != digest("a/b", "id2", "", "", "t/x")
+    assert plain != digest("a/c", "id", "", "", "t/x")
+    assert plain != digest("a/b", "id", "", "", "t/y")
+
+
+def test_the_digest_of_a_bulk_request_is_that_of_its_record() -> None:
+    events = Events.empty()
+    for number in range(1_234):
+        events.append("a/b", str(number), "", "", "t/x", b"v")
+    parts = [encoded for _, encoded in encode_events(events)]
+    data = encode_record(0, 0, 1_234, parts, received_at_ms=1)
+    record, _ = read_record(data, 0)
+
+    assert len(parts) == 3
+    assert content_digest(parts) == content_digest(record.chunks)
+    assert content_digest(parts) != content_digest(parts[:2])

@@ -137,6 +137,33 @@ def test_status_shows_what_a_worker_waits_for_if_it_does(
     assert "trouble" not in text
 
 
+def test_status_names_where_functions_fail_and_when_they_are_tried_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = {"function": "shop/cart", "attempts": 4, "error": "KeyError: 'sku'\nno such\nthing"}
+    status = {
+        "name": "shop",
+        "url": "http://here",
+        "storage": "file:///x",
+        "phase": "running",
+        "generation": 1,
+        "processes": [],
+        "retrying": 37,
+        "retrying_addresses": [
+            {**failing, "id": f"id{number}", "since_ms": 90_000 - number, "next_attempt_ms": None}
+            for number in range(30)
+        ],
+    }
+    monkeypatch.setattr(operate, "status", lambda *_: status)
+    text = said(capsys, "status", "shop")
+    assert "37 addresses retrying" in text
+    assert "a function fails and is tried again at 37 addresses, 10 of them:" in text
+    rows = [line.split() for line in text.splitlines() if line.startswith("shop/cart/")]
+    assert [row[0] for row in rows] == [f"shop/cart/id{number}" for number in range(29, 19, -1)]
+    assert rows[0][1] == "4"
+    assert rows[0][4:] == ["now", "KeyError:", "'sku'", "no", "such", "thing"]
+
+
 def test_an_address_where_nothing_listens_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "status", "shop", "--address", "127.0.0.1:1", code=1)
     assert "no Ray cluster answers at 127.0.0.1:1" in text
@@ -196,6 +223,7 @@ def test_what_is_damaged_is_named_with_its_storage(
     for command in (["snapshots"], ["verify"], ["sql", "SELECT 1"]):
         text = said(capsys, command[0], ".", *command[1:], code=1)
         assert text.startswith(f"statefun-ray: {Path(storage).as_uri()}: job.json is corrupt")
+        assert "put each of these objects back as it was" in text
 
 
 @pytest.mark.parametrize(

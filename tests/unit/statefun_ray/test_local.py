@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,3 +89,34 @@ def test_an_application_that_can_not_run_says_why(tmp_path: Path) -> None:
         LocalApplication(functions, storage=store, log_dir=tmp_path / "log"),
     ):
         pass
+
+
+def test_a_failing_function_is_seen_in_every_status_while_it_is_tried_again() -> None:
+    failing = StatefulFunctions()
+
+    @failing.bind("t/fails")
+    def fail(context: Context, message: Message) -> None:
+        raise KeyError("sku")
+
+    with LocalApplication(failing, workers=2) as app:
+        for id in ("a", "b"):
+            app.send("t/fails", id, "x")
+        app.wait_until(lambda: app.status()["retrying"] == 2, what="two failures")
+        app.wait_until(lambda: http_status(app)["retrying"] == 2, what="two failures at the ingress")
+        for status in (app.status(), http_status(app)):
+            assert {each["id"] for each in status["retrying_addresses"]} == {"a", "b"}
+            [one, _] = status["retrying_addresses"]
+            assert (one["function"], one["error"]) == ("t/fails", "KeyError: 'sku'")
+            assert one["attempts"] >= 1
+            assert one["next_attempt_ms"] is None or one["next_attempt_ms"] > one["since_ms"]
+        with urllib.request.urlopen(f"{app.url}/metrics", timeout=10) as answer:
+            figures = answer.read().decode()
+        assert (
+            sum(map(int, re.findall(r"^statefun_worker_retrying_addresses{.*} (\d+)$", figures, re.M))) == 2
+        )
+        assert app.status()["parked"] == 0
+
+
+def http_status(app: LocalApplication) -> Any:
+    with urllib.request.urlopen(f"{app.url}/v1/status", timeout=10) as answer:
+        return json.load(answer)

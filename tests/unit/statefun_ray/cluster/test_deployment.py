@@ -162,10 +162,12 @@ def test_a_summary_names_what_matters() -> None:
             "accepted": 12_345,
             "processed": 12_000,
             "lag": 345,
+            "retrying": 2,
             "parked": 1,
         }
     )
     assert line == (
-        "running, generation 3, snapshot 42, 300ms ago: 12,345 accepted, 12,000 processed, lag 345, 1 address parked"
+        "running, generation 3, snapshot 42, 300ms ago: 12,345 accepted, 12,000 processed, lag 345, "
+        "2 addresses retrying, 1 address parked"
     )
     assert "no snapshot yet" in summary_of({"phase": "claiming", "generation": 0, "last_snapshot": None})

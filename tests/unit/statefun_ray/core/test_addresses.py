@@ -163,3 +163,26 @@ def test_parked_messages_are_counted_however_they_come() -> None:
     assert mended.addresses.parked_messages == 0
     assert mended.begin()[1] == ["a", "b", "c"]
     assert not mended.restarted().addresses.parked, "the chance is kept"
+
+
+def test_addresses_are_known_as_retrying_until_they_succeed_or_are_given_up() -> None:
+    desk = Desk()
+    for id in ("1", "2", "3"):
+        desk.enqueue("a", id=id)
+    addresses = [desk.begin()[0] for _ in range(3)]
+    for address in addresses:
+        desk.fail(address, 50)
+    assert list(desk.addresses.retrying.values()) == addresses
+    assert [each.id for each in desk.restarted().addresses.retrying.values()] == ["1", "2", "3"]
+    desk.addresses.release_due(150)
+    for _ in addresses:
+        desk.begin()
+    assert len(desk.addresses.retrying) == 3, "also while the next attempt is made"
+
+    desk.addresses.succeeded(addresses[0])
+    desk.addresses.bury(addresses[1])
+    desk.fail(addresses[2], 50 + DEADLINE_MS)
+
+    assert desk.addresses.retrying == {}
+    assert list(desk.addresses.parked) == [("a/b", "3")]
+    assert not desk.restarted(retry_parked=True).addresses.retrying, "another chance is no failure yet"

@@ -808,7 +808,13 @@ def test_pulses_renew_the_lease_and_pause_the_sources_of_all_when_one_is_behind(
 def test_status_says_how_things_stand() -> None:
     director = running()
     entry = director.snapshot(next_seq=7)
-    director.beat(0, processed=5, backlog=3)
+    director.beat(
+        0,
+        processed=5,
+        backlog=3,
+        retrying=[("a/b", "7", 3, 50, 90, "no"), ("a/b", "8", 1, 60, 0, "no")],
+        retrying_count=21,
+    )
     director.beat(1, processed=6, parked=[("a/b", "1", "broken", 2)], parked_count=1, busy_with="a/b/2")
 
     status = director.core.status()
@@ -819,6 +825,12 @@ def test_status_says_how_things_stand() -> None:
     assert (status["processed"], status["backlog"], status["parked"]) == (11, 3, 1)
     assert status["parked_addresses"] == [{"function": "a/b", "id": "1", "error": "broken", "messages": 2}]
     assert [worker["busy_with"] for worker in status["workers"]] == ["", "a/b/2"]
+    assert status["retrying"] == 21
+    retrying = {"function": "a/b", "error": "no"}
+    assert status["retrying_addresses"] == [
+        {**retrying, "id": "7", "attempts": 3, "since_ms": 50, "next_attempt_ms": 90},
+        {**retrying, "id": "8", "attempts": 1, "since_ms": 60, "next_attempt_ms": None},
+    ]
 
 
 def test_status_is_there_before_anything_has_happened() -> None:

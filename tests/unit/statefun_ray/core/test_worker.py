@@ -11,6 +11,7 @@ from statefun_checkpoints.participant import ProtocolViolation
 from statefun_ingress import frames
 from statefun_ray.core.addresses import BACKOFF_MS_MAX, BACKOFF_MS_MIN
 from statefun_ray.core.control import Pulse, Trigger
+from statefun_ray.core.worker import RETRYING_REPORTED_MAX
 from tests.unit.statefun_ray.core.staging import NOW, TEXT, Actor, Call, Script, Stage, id_of, ids_of, message
 
 
@@ -198,6 +199,32 @@ def test_attempts_are_ever_further_apart() -> None:
 
     assert waits[:4] == [100, 200, 400, 800]
     assert waits[-1] == BACKOFF_MS_MAX
+
+
+def test_a_heartbeat_names_the_addresses_that_are_tried_again() -> None:
+    worker = actor()
+    worker.admit(message("a/fragile", "1", "poison"))
+    worker.run()
+    began_ms = worker.now_ms
+    worker.later(100)
+
+    heartbeat = worker.core.heartbeat(0)
+    error = "ValueError: this is poison"
+    assert heartbeat.retrying == [("a/fragile", "1", 2, began_ms, worker.now_ms + 200, error)]
+    assert heartbeat.retrying_count == 1
+    assert ("statefun_worker_retrying_addresses", "", 1) in worker.core.figures()
+
+
+def test_a_heartbeat_names_a_few_of_many_failing_addresses_and_counts_all() -> None:
+    worker = actor()
+    worker.admit(*(message("a/fragile", str(number), "poison") for number in range(100)))
+    worker.run()
+
+    heartbeat = worker.core.heartbeat(0)
+    assert heartbeat.retrying_count == 100
+    assert [each[1] for each in heartbeat.retrying] == [
+        str(number) for number in range(RETRYING_REPORTED_MAX)
+    ]
 
 
 def test_an_address_that_fails_for_too_long_is_parked_and_keeps_its_messages() -> None:

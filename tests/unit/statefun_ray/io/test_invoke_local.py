@@ -9,12 +9,20 @@ from typing import Any
 import pytest
 
 from statefun_checkpoints.model import StateSpec
+from statefun_ray.core.addresses import BACKOFF_MS_MAX, BACKOFF_MS_MIN
 from statefun_ray.core.effects import Invoke
 from statefun_ray.core.errors import UserCodeError
 from statefun_ray.core.invoker import InlineCall
 from statefun_ray.core.message import Message as MessageTuple
 from statefun_ray.core.state import Table, tables_of
-from statefun_ray.io.invoke_local import EmbeddedInvoker, FailureLog, FunctionExited, describe_functions
+from statefun_ray.io.invoke_local import (
+    FAULT_FORGOTTEN_S,
+    FAULTS_MAX,
+    EmbeddedInvoker,
+    FailureLog,
+    FunctionExited,
+    describe_functions,
+)
 from statefun_sdk import (
     Context,
     IntType,
@@ -166,24 +174,93 @@ async def test_a_blocking_function_runs_in_a_thread_of_its_own() -> None:
     assert b"blocking-function" in (effects[0][0] or b"")
 
 
-def test_failures_of_one_function_are_logged_once_a_second_with_the_number_left_out(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def raised(kind: type[Exception], text: str = "boom") -> Exception:
+    try:
+        raise kind(text)
+    except kind as error:
+        return error
+
+
+class LogBook:
+    """A `FailureLog` under a clock, and what it wrote."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 100.0
+        monkeypatch.setattr("statefun_ray.io.invoke_local.time.monotonic", lambda: self.now_s)
+        self.log = FailureLog()
+        self._caplog = caplog
+
+    def lines(self) -> list[tuple[str, bool]]:
+        """Return and forget the lines, and whether each has a traceback."""
+        lines = [(record.getMessage(), record.exc_info is not None) for record in self._caplog.records]
+        self._caplog.clear()
+        return lines
+
+
+@pytest.fixture
+def book(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> LogBook:
+    return LogBook(caplog, monkeypatch)
+
+
+def test_a_failure_is_logged_with_its_traceback_once_and_then_in_a_line_for_every_retry(
+    book: LogBook,
 ) -> None:
-    now_s = 100.0
-    monkeypatch.setattr("statefun_ray.io.invoke_local.time.monotonic", lambda: now_s)
-    log = FailureLog()
+    for attempt in range(16):
+        book.log.report("t/a", "x", raised(ValueError))
+        book.now_s += min(BACKOFF_MS_MAX, BACKOFF_MS_MIN << attempt) / 1000
 
-    for _ in range(5):
-        log.report("t/a", "x", ValueError("boom"))
-    log.report("t/b", "x", ValueError("boom"))
-    now_s += 1.5
-    log.report("t/a", "x", ValueError("boom"))
-
-    assert [record.getMessage().rpartition(" ")[2] for record in caplog.records] == [
-        "unlogged=0",
-        "unlogged=0",
-        "unlogged=4",
+    text = "will be tried again address=t/a/x cause=ValueError: boom unlogged=0"
+    assert book.lines() == [(f"function failed and {text}", True)] + 15 * [
+        (f"function fails still and {text}", False)
     ]
+
+
+def test_many_addresses_that_fail_in_the_same_way_are_ever_fewer_lines(book: LogBook) -> None:
+    for number in range(10_000):
+        book.log.report("t/a", str(number), raised(ValueError))
+        book.now_s += 0.01
+
+    lines = book.lines()
+    assert len(lines) == 12, "after 0.05 s, 0.1 s, 0.2 s, ... and then every 30 s"
+    assert [has_traceback for _, has_traceback in lines] == [True] + [False] * 11
+    unlogged = sum(int(line.rpartition("=")[2]) for line, _ in lines)
+    assert 5_000 < unlogged + len(lines) < 10_000, "those since the last line are told by the next"
+
+
+def test_another_function_or_another_fault_has_a_traceback_of_its_own(book: LogBook) -> None:
+    book.log.report("t/a", "x", raised(ValueError))
+    book.log.report("t/b", "x", raised(ValueError))
+    book.log.report("t/a", "x", raised(KeyError))
+    try:
+        raise ValueError("boom")
+    except ValueError as error:
+        book.log.report("t/a", "x", error)
+
+    assert [has_traceback for _, has_traceback in book.lines()] == [True] * 4
+
+
+def test_a_fault_that_was_over_has_its_traceback_again(book: LogBook) -> None:
+    book.log.report("t/a", "x", raised(ValueError))
+    book.now_s += FAULT_FORGOTTEN_S
+    book.log.report("t/a", "x", raised(ValueError))
+
+    assert [has_traceback for _, has_traceback in book.lines()] == [True, True]
+
+
+def test_an_error_that_says_it_all_has_no_traceback(book: LogBook) -> None:
+    book.log.report("t/a", "x", raised(ValueError), traceback=False)
+
+    assert [has_traceback for _, has_traceback in book.lines()] == [False]
+
+
+def test_faults_are_remembered_up_to_a_limit(book: LogBook) -> None:
+    for number in range(FAULTS_MAX + 1):
+        book.log.report(f"t/{number}", "x", raised(ValueError))
+    book.lines()
+    book.log.report("t/0", "x", raised(ValueError))
+    book.log.report(f"t/{FAULTS_MAX}", "x", raised(ValueError))
+
+    assert [has_traceback for _, has_traceback in book.lines()] == [True]
 
 
 def test_function_exited_survives_pickling() -> None:
