@@ -54,6 +54,8 @@ class Measured:
     messages_per_s: float
     mean_batch: float
     ceiling_per_s: float
+    cpu_us: float
+    """Of the process with worker, ingress and coordinator, per message: other load changes it little."""
 
     @property
     def ratio(self) -> float:
@@ -66,13 +68,13 @@ def measure(kind: str, keys: int, messages: int) -> Measured:
     with _running(kind) as (service, app):
         _send(app, 2_000, min(keys, 100))  # states become known, connections open
         before = _requests(app)
-        began_s = time.perf_counter()
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
         _send(app, messages, keys)
-        took_s = time.perf_counter() - began_s
+        took_s, took_cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
         batch = messages / max(1, _requests(app) - before)
         app.crash()
         ceiling = _ceiling(service, keys, max(1, round(batch)))
-    return Measured(messages / took_s, batch, ceiling)
+    return Measured(messages / took_s, batch, ceiling, took_cpu_s / messages * 1e6)
 
 
 def idle_ms(kind: str, count: int = 300) -> tuple[float, float]:

@@ -359,7 +359,7 @@ def remote() -> Iterator[Row]:
             found = services.measure(kind, keys, messages)
             yield Row(
                 f"remote, {name}, {keys:,} keys",
-                f"{found.messages_per_s:,.0f}/s = {found.ratio:.0%}, batches of {found.mean_batch:.1f}",
+                f"{found.messages_per_s:,.0f}/s = {found.ratio:.0%}, batches of {found.mean_batch:.1f}, {found.cpu_us:.0f} us",
                 f"{found.ceiling_per_s:,.0f}/s, driven directly",
                 ">= 75 %",
                 found.ratio >= 0.75,
