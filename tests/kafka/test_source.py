@@ -237,19 +237,24 @@ async def test_a_whole_record_that_cannot_be_addressed_is_kept_whole(broker: Bro
         ]
 
 
+WARM = 100
+
+
 async def test_a_header_whose_name_is_no_text_does_not_stop_the_rest(broker: Broker) -> None:
     topic = new_topic(broker)
+    # Many good ones first: the interpreter then takes short cuts, and some of them miss the client's error.
+    broker.produce(topic, [("b", b"0")] * WARM, headers=[("h", b"x")])
     produce_raw(
         broker.address, topic, [(b"a", b"1", [(b"\xff", b"x")]), (b"b", b"2", [("ü".encode(), b"y")])]
     )
     async with reading(as_record(ingress(broker, topic, startup=EARLIEST))) as reader:
-        await until(lambda: reader.ids == ["b"])
+        await until(lambda: reader.ids == ["b"] * (WARM + 1))
         [(_, letter, why)] = reader.rejected
-        assert (letter, "header is not UTF-8" in why) == (f"{topic}/0/0", True)
+        assert (letter, "header is not UTF-8" in why) == (f"{topic}/0/{WARM}", True)
         [kept] = [decode_record(value or b"") for value in reader.rejected_values]
         assert (kept.key, kept.value, kept.headers) == (b"a", b"1", ())
     async with reading(ingress(broker, topic, startup=EARLIEST)) as reader:  # nobody asks for headers
-        await until(lambda: reader.ids == ["a", "b"])
+        await until(lambda: reader.ids == ["b"] * WARM + ["a", "b"])
 
 
 async def test_a_loop_that_does_not_take_holds_the_source_back(

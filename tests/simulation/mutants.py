@@ -695,15 +695,15 @@ MUTANTS = [
     Mutant(
         "last-message-buried",
         ADDRESSES,
-        "        sub, message = address.waiting.popleft()\n        address.in_flight = 0\n",
-        "        sub, message = address.waiting.pop()\n        address.in_flight = 0\n",
+        "        key = address.waiting.popleft()\n        message",
+        "        key = address.waiting.pop()\n        message",
         "the wrong message of an address becomes a letter, and the bad one stays",
     ),
     Mutant(
         "history-outlives-its-message",
         ADDRESSES,
-        "        self._failures.delete((address.id, address.function_type))\n        address.attempts",
-        "        pass\n        address.attempts",
+        "        self._forget_failures(address)\n        self._go_on(address)\n        return message",
+        "        address.attempts, address.first_failed_ms, address.error = 0, 0, ''\n        self._go_on(address)\n        return message",
         "an address without messages comes back at a restore, with another's failures",
     ),
     Mutant(

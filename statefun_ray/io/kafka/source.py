@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any, Final, TypeAlias, cast
 
 from confluent_kafka import (
@@ -342,11 +343,16 @@ def _add(chunk: Chunk, topic: KafkaTopic, record: Record, place: Place) -> None:
     chunk.rejected += [(target, letter, value_type, value, why) for target in topic.targets]
 
 
+_headers_of = methodcaller("headers")
+"""Not called directly: the client answers *and* sets an error for a name that is no text, and once the call is
+hot the interpreter does not look for that, so it would come up in whatever is called next."""
+
+
 def _whole(record: Record, place: Place, value_type: str) -> tuple[KafkaRecord, str]:
     """Return all there is of a record, and what could not be read of it."""
     problem = ""
     try:
-        headers = tuple(cast(Iterable[Header], record.headers() or ()))
+        headers = tuple(cast(Iterable[Header], _headers_of(record) or ()))
     except (SystemError, UnicodeDecodeError):
         # The client promises text, and has no better word for a name that is none.
         headers, problem = (), "the name of a header is not UTF-8"
