@@ -536,6 +536,7 @@ MUTANTS = [
         "offsets = [unsynced for unsynced in offsets if unsynced[0] >= found.synced_seq]",
         "offsets = []",
         "as above, for a record that was appended while the batch before it was being synced",
+        start=1_098,
     ),
     Mutant(
         "lost-end-of-log-not-noticed",

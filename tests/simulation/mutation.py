@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 SOURCES = (ROOT, ROOT / "sdk", ROOT / "ingress", ROOT / "checkpoints")
-SEEDS_MAX = 1_000
+SEEDS_MAX = 2_000
 OURS = ("statefun_",)
 
 
