@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from statefun_ray.io.remote.codec import RequestEncoder
-from statefun_ray.io.remote.target import target_of
+from statefun_ray.io.remote.target import Target, target_of
 from statefun_ray.io.remote.thin_client import ThinClient
 from statefun_ray.local import LocalApplication, new_event_loop
 from statefun_ray.module.model import AsyncTransport, Endpoint, Module
@@ -34,7 +34,11 @@ KEYS: Final = {1: 200_000, 100: 200_000, 10_000: 40_000}
 
 CONNECTIONS: Final = 32
 CEILING_S: Final = 2.0
-AT_ONCE: Final = 500
+AT_ONCE: Final = 100
+"""Messages made by one event."""
+
+WINDOW: Final = 32
+"""Such events on their way from the ingress: sources are held back by what waits, as with any other load."""
 
 functions = StatefulFunctions()
 
@@ -66,7 +70,7 @@ class Measured:
 def measure(kind: str, keys: int, messages: int) -> Measured:
     """Run messages through the runtime, then drive the service with batches as large."""
     with _running(kind) as (service, app):
-        _send(app, 2_000, min(keys, 100))  # states become known, connections open
+        _send(app, 4_000, keys)  # states become known, connections open
         before = _requests(app)
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         _send(app, messages, keys)
@@ -96,7 +100,7 @@ def _running(kind: str) -> Iterator[tuple[ServiceProcess, LocalApplication]]:
         service.start()
         try:
             module = Module(endpoints=(Endpoint("lab/*", service.url),))
-            app = LocalApplication(functions, module=module, workers=1, worker={"backlog_max": 1_000_000})
+            app = LocalApplication(functions, module=module, workers=1, worker={"feed_window": WINDOW})
             logging.disable(logging.ERROR)
             try:
                 with app:
@@ -152,16 +156,38 @@ async def _drive(url: str, keys: int, batch: int) -> float:
         encoder.encode(f"k{number}", [("count", "io.statefun.types/int", b"\x0d\x01\0\0\0")], messages)
         for number in range(min(keys, 1_000))
     ]
-    deadline_s = time.perf_counter() + CEILING_S
-    done = 0
-
-    async def one(at: int) -> None:
-        nonlocal done
-        while time.perf_counter() < deadline_s:
-            at += 1
-            await client.post(target, bodies[at % len(bodies)])
-            done += batch
-
-    await asyncio.gather(*(one(at) for at in range(min(CONNECTIONS, keys))))
+    done = await asyncio.gather(
+        *(_Driver(client, target, bodies, at).run(CEILING_S) for at in range(min(CONNECTIONS, keys)))
+    )
     await client.close()
-    return done / CEILING_S
+    return sum(done) * batch / CEILING_S
+
+
+class _Driver:
+    """Sends a request when the last one is answered."""
+
+    function_type = FUNCTION
+
+    def __init__(self, client: ThinClient, target: Target, bodies: list[bytes], at: int) -> None:
+        self._client, self._bodies, self._at = client, bodies, at
+        self._answers = 0
+        self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.target, self.body = target, b""
+
+    async def run(self, seconds: float) -> int:
+        """Return how many requests were answered."""
+        self._deadline_s = time.perf_counter() + seconds
+        self.answered(b"")
+        return await self._ended - 1
+
+    def answered(self, answer: bytes) -> None:
+        self._answers += 1
+        if time.perf_counter() >= self._deadline_s:
+            self._ended.set_result(self._answers)
+            return
+        self._at += 1
+        self.body = self._bodies[self._at % len(self._bodies)]
+        self._client.start(self)
+
+    def failed(self, error: Exception) -> None:
+        self._ended.set_exception(error)

@@ -40,10 +40,11 @@ class Invokers:
         return function_type in self._embedded.functions
 
     async def run(self, invoke: Invoke) -> InvocationEffects | None:
-        """Run an awaiting invocation to its end; raises what went wrong with it."""
-        if invoke.function_type in self._embedded.functions:
-            return await self._embedded.run(invoke)
-        return await self.remote.run(invoke)
+        """Run an awaiting invocation of an embedded function to its end; raises what went wrong with it.
+
+        Those of other functions are started at ``remote``.
+        """
+        return await self._embedded.run(invoke)
 
     def close(self) -> None:
         """Let go of threads and connections."""

@@ -258,6 +258,23 @@ class WorkerLoop:
         """Let up to ``limit`` requests of an endpoint be in flight from now on."""
         self._guarded(lambda core: core.move_lane(name, limit, is_down=is_down))
 
+    def outcomes_ready(self) -> None:
+        """Services have answered: the next turn takes what they said."""
+        self._schedule_turn()
+
+    def _take_outcomes(self) -> None:
+        core, now_ms = self.core, wall_ms()
+        for invoke, effects, error in self._invoker.remote.take_outcomes():
+            if error is None:
+                core.invocation_done(invoke.invocation_id, effects, None, now_ms)
+            elif isinstance(error, InvocationPostponed):
+                core.invocation_postponed(invoke.invocation_id, error.delay_ms, now_ms)
+            else:
+                is_told = isinstance(error, RemoteError | UserCodeError)  # its text says it all
+                self._failures.report(invoke.function_type, invoke.id, error, traceback=not is_told)
+                text = str(error) if is_told else describe_error(error)
+                core.invocation_done(invoke.invocation_id, None, text, now_ms)
+
     # --- turns ----------------------------------------------------------------------------
 
     def _guarded(self, call: Callable[[Worker], None]) -> None:
@@ -287,6 +304,7 @@ class WorkerLoop:
         limit = self._limit
         began_s = time.perf_counter()
         try:
+            self._take_outcomes()
             has_more = self.core.turn(wall_ms(), limit)
             self._perform()
             took_s = time.perf_counter() - began_s
@@ -347,7 +365,10 @@ class WorkerLoop:
             case Tell():
                 self._tell(effect.message)
             case Invoke():
-                self._spawn(self._invoke(effect))
+                if self._invoker.is_embedded(effect.function_type):
+                    self._spawn(self._invoke(effect))
+                else:
+                    self._invoker.remote.start(effect)
             case WritePart():
                 self._parts.add(effect)
             case Publish():
@@ -363,20 +384,11 @@ class WorkerLoop:
         effects: InvocationEffects | None = None
         error: str | None = None
         timeout_ms = self.core.config.invocation_timeout_ms
-        # A transport has a time of its own for each request, and may be told to be patient.
-        limit: asyncio.Timeout | None = None
+        limit = asyncio.timeout(timeout_ms / 1000)
         try:
-            if self._invoker.is_embedded(effect.function_type):
-                limit = asyncio.timeout(timeout_ms / 1000)
-                async with limit:
-                    effects = await self._invoker.run(effect)
-            else:
+            async with limit:
                 effects = await self._invoker.run(effect)
-        except InvocationPostponed as postponed:
-            delay_ms = postponed.delay_ms
-            self._guarded(lambda core: core.invocation_postponed(effect.invocation_id, delay_ms, wall_ms()))
-            return
-        except (RemoteError, UserCodeError) as refused:
+        except UserCodeError as refused:
             self._failures.report(effect.function_type, effect.id, refused, traceback=False)
             error = str(refused)
         except asyncio.CancelledError as cancelled:
@@ -389,7 +401,7 @@ class WorkerLoop:
             # User code may raise anything; the address carries it and tries again.
             self._failures.report(effect.function_type, effect.id, raised)
             error = describe_error(raised)
-            if limit is not None and limit.expired():
+            if limit.expired():
                 error = (
                     f"{effect.function_type}/{effect.id} was not done after invocation_timeout ({timeout_ms} ms); "
                     "its effects are discarded and it is tried again"

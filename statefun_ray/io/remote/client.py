@@ -7,6 +7,7 @@ services close idle connections when they like, and that says nothing of them.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,25 +31,65 @@ OKHTTP_CONNECTIONS: Final = 1_024
 HEADERS: Final = {"Content-Type": CONTENT_TYPE, "Accept": CONTENT_TYPE, "User-Agent": "statefun"}
 
 
+class Request(Protocol):
+    """One request, and who is called back at its end: once, and not before `Client.start` has returned."""
+
+    target: Target
+    """Where to."""
+    body: bytes
+    """A ``ToFunction``."""
+    function_type: str
+    """That it is for; requests for functions that allow it may travel together."""
+
+    def answered(self, answer: bytes) -> None:
+        """The service has answered with a success, and this body."""
+
+    def failed(self, error: Exception) -> None:
+        """There is no such answer.
+
+        ``ServiceUnavailable``: nobody is there, or says that it cannot answer now. ``CallTimedOut``:
+        no answer within the time of the transport. ``BadAnswer``: one that is no success. Anything
+        else is a bug.
+        """
+
+
 class Client(Protocol):
     """Makes requests to one service."""
 
-    async def post(self, target: Target, body: bytes, function_type: str = "") -> bytes:
-        """Return the body of a successful response.
-
-        Args:
-            target: where to.
-            body: a ``ToFunction``.
-            function_type: that it is for; requests for functions that allow it may travel together.
-
-        Raises:
-            ServiceUnavailable: nobody is there, or says that it cannot answer now.
-            CallTimedOut: no answer within the time of the transport.
-            BadAnswer: an answer that is no success.
-        """
+    def start(self, request: Request) -> None:
+        """Make a request."""
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; requests that are not answered yet are forgotten."""
+
+
+class Posted:
+    """A request that can be awaited."""
+
+    def __init__(self, target: Target, body: bytes, function_type: str = "") -> None:
+        self.target, self.body, self.function_type = target, body, function_type
+        self._done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def answered(self, answer: bytes) -> None:
+        """See `Request`."""
+        if not self._done.done():
+            self._done.set_result(answer)
+
+    def failed(self, error: Exception) -> None:
+        """See `Request`."""
+        if not self._done.done():
+            self._done.set_exception(error)
+
+    async def answer(self) -> bytes:
+        """Return the answer, or raise what `Request.failed` was told."""
+        return await self._done
+
+
+async def post(client: Client, target: Target, body: bytes, function_type: str = "") -> bytes:
+    """Make one request and wait for its answer."""
+    posted = Posted(target, body, function_type)
+    client.start(posted)
+    return await posted.answer()
 
 
 class AiohttpClient:
@@ -63,6 +104,7 @@ class AiohttpClient:
         self._transport = transport
         self._ssl = tls_context(transport)
         self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         if isinstance(transport, AsyncTransport):
             self._bytes_max = transport.payload_max_bytes
             self._timeout = aiohttp.ClientTimeout(
@@ -76,8 +118,21 @@ class AiohttpClient:
                 sock_read=transport.read_ms / 1000,
             )
 
-    async def post(self, target: Target, body: bytes, function_type: str = "") -> bytes:
-        """See `Client.post`."""
+    def start(self, request: Request) -> None:
+        """See `Client.start`."""
+        task = asyncio.get_running_loop().create_task(self._run(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, request: Request) -> None:
+        try:
+            answer = await self._answer(request.target, request.body)
+        except Exception as error:  # noqa: BLE001 - whoever waits is told
+            request.failed(error)
+        else:
+            request.answered(answer)
+
+    async def _answer(self, target: Target, body: bytes) -> bytes:
         try:
             return await self._attempt(target, body)
         except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError):
@@ -91,6 +146,8 @@ class AiohttpClient:
 
     async def close(self) -> None:
         """Close all connections."""
+        for task in list(self._tasks):
+            task.cancel()
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             await session.close()

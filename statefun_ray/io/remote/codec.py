@@ -150,7 +150,11 @@ Egresses = Mapping[str, str | None]
 
 
 def decode_answer(
-    body: bytes, function_type: str, tables: Sequence[Table], egresses: Egresses
+    body: bytes,
+    function_type: str,
+    tables: Sequence[Table],
+    indexes: Mapping[str, int],
+    egresses: Egresses,
 ) -> InvocationEffects | dict[str, StateSpec] | None:
     """Return what an answer asks for.
 
@@ -158,6 +162,7 @@ def decode_answer(
         body: of a successful response.
         function_type: that was called, for the texts of errors.
         tables: of its registered states, by index as in the effects.
+        indexes: of these states, by name.
         egresses: what the application has.
 
     Returns:
@@ -184,7 +189,7 @@ def decode_answer(
     sends = [_send(message, function_type) for message in result.outgoing_messages]
     delayed = [_delayed(message, function_type) for message in result.delayed_invocations]
     egress = [_egress(message, function_type, egresses) for message in result.outgoing_egresses]
-    writes = _writes(result.state_mutations, function_type, tables) if result.state_mutations else {}
+    writes = _writes(result.state_mutations, function_type, tables, indexes)
     if not (writes or sends or delayed or egress):
         return None
     return writes, sends, delayed, egress
@@ -270,9 +275,8 @@ def _writes(
     mutations: Sequence[protocol.FromFunction.PersistedValueMutation],
     function_type: str,
     tables: Sequence[Table],
+    indexes: Mapping[str, int],
 ) -> dict[int, bytes | None]:
-    prefix = len(function_type) + 1
-    indexes = {table.name[prefix:]: index for index, table in enumerate(tables)}
     writes: dict[int, bytes | None] = {}
     for mutation in mutations:
         index = indexes.get(mutation.state_name)

@@ -4,6 +4,9 @@ The first request of a function carries no states, because none are known: nothi
 its own batch. A service that misses states says which, without having run anything; they are
 registered and the same batch is sent again. From then on all registered states of the address go
 along.
+
+Nothing here is awaited: a request calls back, and what became of its batch is kept until the
+worker's next turn takes it, together with all others that have ended by then.
 """
 
 from __future__ import annotations
@@ -12,8 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from statefun_checkpoints.model import StateSpec
 from statefun_ray.core.effects import Invoke
@@ -23,7 +25,12 @@ from statefun_ray.core.state import Table
 from statefun_ray.io.remote.client import OKHTTP_CONNECTIONS, AiohttpClient, Client
 from statefun_ray.io.remote.codec import Egresses, RequestEncoder, decode_answer
 from statefun_ray.io.remote.endpoint import LATENCY_BUCKETS_MS, EndpointState
-from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, InvocationPostponed, ServiceUnavailable
+from statefun_ray.io.remote.errors import (
+    BadAnswer,
+    CallTimedOut,
+    InvocationPostponed,
+    ServiceUnavailable,
+)
 from statefun_ray.io.remote.target import BadUrl, Target, target_of
 from statefun_ray.io.remote.thin_client import ThinClient
 from statefun_ray.module.model import FUNCTION_NAME, AsyncTransport, Endpoint, Module, Transport
@@ -32,6 +39,10 @@ logger = logging.getLogger(__name__)
 
 ROUNDS_MAX: Final = 4
 """Requests for one batch: each further one must have brought a state that was not known."""
+
+
+Outcome: TypeAlias = tuple[Invoke, InvocationEffects | None, Exception | None]
+"""A batch, its effects, and what went wrong with it: ``InvocationPostponed`` if it could not be tried."""
 
 
 class Core(Protocol):
@@ -43,22 +54,39 @@ class Core(Protocol):
     def move_lane(self, name: str, limit: int, *, is_down: bool = False) -> None:
         """See ``core.worker.Worker``."""
 
+    def outcomes_ready(self) -> None:
+        """Batches have ended; `RemoteInvoker.take_outcomes` has them. Called once until they are taken."""
 
-@dataclass(slots=True)
+
 class _Function:
     """One function of one endpoint."""
 
-    endpoint: _Endpoint
-    target: Target | BadUrl
-    tables: Sequence[Table]
-    encoder: RequestEncoder
-    name_offset: int
-    """Where the name of a state begins in that of its table."""
+    __slots__ = ("_indexes", "encoder", "endpoint", "name", "tables", "target")
+
+    def __init__(
+        self, name: str, endpoint: _Endpoint, target: Target | BadUrl, tables: Sequence[Table]
+    ) -> None:
+        self.name = name
+        self.endpoint = endpoint
+        self.target = target
+        self.tables = tables
+        self.encoder = RequestEncoder(name)
+        self._indexes: dict[str, int] = {}
+
+    @property
+    def indexes(self) -> dict[str, int]:
+        """Registered states by name, in the order of their tables; there may be more at any time."""
+        if len(self._indexes) != len(self.tables):
+            prefix = len(self.name) + 1
+            self._indexes = {table.name[prefix:]: index for index, table in enumerate(self.tables)}
+        return self._indexes
 
     def states_of(self, id: str) -> list[tuple[str, str, bytes | None]]:
         """Return ``(name, type, value)`` of the registered states of an address."""
-        offset = self.name_offset
-        return [(table.name[offset:], table.typename, table.get(id)) for table in self.tables]
+        return [
+            (name, table.typename, table.get(id))
+            for name, table in zip(self.indexes, self.tables, strict=True)
+        ]
 
 
 class _Endpoint:
@@ -98,10 +126,11 @@ class RemoteInvoker:
         """By lane."""
         self._functions: dict[str, _Function] = {}
         self._core: Core | None = None
+        self._outcomes: list[Outcome] = []
         self._closing: set[asyncio.Task[None]] = set()
 
     def connect(self, core: Core) -> None:
-        """Say which worker this is for; to be done before the first `run`."""
+        """Say which worker this is for; to be done before the first `start`."""
         self._core = core
 
     def lane_of(self, function_type: str) -> LaneSpec | None:
@@ -131,73 +160,43 @@ class RemoteInvoker:
             target = target_of(spec, function_type)
         except BadUrl as error:
             target = error  # of this name only: said to every batch, as nothing else can be done with it
-        self._functions[function_type] = _Function(
-            self._endpoint(spec, function_type),
-            target,
-            tables,
-            RequestEncoder(function_type),
-            len(function_type) + 1,
-        )
+        endpoint = self._endpoint(spec, function_type)
+        self._functions[function_type] = _Function(function_type, endpoint, target, tables)
 
-    async def run(self, invoke: Invoke) -> InvocationEffects | None:
-        """Run a batch to its end.
-
-        Raises:
-            InvocationPostponed: the service is not there, or cannot just now.
-            BadAnswer: it has answered something that is no result, or too late.
-            UserCodeError: it declares its states otherwise than they are.
-        """
+    def start(self, invoke: Invoke) -> None:
+        """Run a batch; what becomes of it is told by `take_outcomes`."""
         function = self._functions[invoke.function_type]
         if isinstance(function.target, BadUrl):
-            raise BadAnswer(str(function.target))
-        asked: list[str] = []
-        for _ in range(ROUNDS_MAX):
-            states = function.states_of(invoke.id)
-            body = function.encoder.encode(invoke.id, states, invoke.messages)
-            answer = await self._request(function.endpoint, function.target, body, invoke.function_type)
-            decoded = decode_answer(answer, invoke.function_type, function.tables, self._egresses)
-            if not isinstance(decoded, dict):
-                return decoded
-            asked = sorted(decoded)
-            if not decoded.keys() - {name for name, _, _ in states}:
-                break
-            assert self._core is not None, "connect comes before run"
-            self._core.register_states(invoke.function_type, decoded)
-        raise BadAnswer(
-            f"the service of {invoke.function_type} asks again for states that it was given: "
-            f"{', '.join(asked) or 'none'}; nothing was executed"
-        )
-
-    async def _request(self, endpoint: _Endpoint, target: Target, body: bytes, function_type: str) -> bytes:
-        state = endpoint.state
-        begun_in, begun_ms = state.begun(), _now_ms()
+            self._ended(invoke, None, BadAnswer(str(function.target)))
+            return
+        call = _Call(self, invoke, function, function.target)
         try:
-            answer = await endpoint.client.post(target, body, function_type)
-        except ServiceUnavailable as error:
-            now_ms = _now_ms()
-            if error.answered:
-                delay_ms = state.refused(begun_in, now_ms, error.retry_after_ms, error.reason)
-            else:
-                delay_ms = state.unreachable(begun_in, now_ms, error.reason)
-            raise InvocationPostponed(error.reason, delay_ms) from None
-        except CallTimedOut:
-            state.timed_out(begun_in, _now_ms() - begun_ms)
-            raise
-        except BadAnswer:
-            state.answered_badly(_now_ms() - begun_ms)
-            raise
-        except BaseException:
-            state.abandoned()
-            raise
-        else:
-            state.succeeded(_now_ms() - begun_ms)
-            return answer
-        finally:
-            self._tell_limit(endpoint)
+            call.send()
+        except Exception as error:  # noqa: BLE001 - one batch that cannot be sent is no reason to end the worker
+            self._ended(invoke, None, error)
 
-    def _tell_limit(self, endpoint: _Endpoint) -> None:
+    def take_outcomes(self) -> list[Outcome]:
+        """Return what has become of batches since the last time, in the order in which they ended.
+
+        An error is one of these: ``InvocationPostponed``, the service is not there, or cannot just
+        now; ``BadAnswer``, it has answered something that is no result, or too late;
+        ``UserCodeError``, it declares its states otherwise than they are. Anything else is a bug.
+        """
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def _ended(self, invoke: Invoke, effects: InvocationEffects | None, error: Exception | None) -> None:
+        self._outcomes.append((invoke, effects, error))
+        if len(self._outcomes) == 1:
+            assert self._core is not None, "connect comes before start"
+            self._core.outcomes_ready()
+
+    def _register(self, function_type: str, specs: Mapping[str, StateSpec]) -> None:
+        assert self._core is not None, "connect comes before start"
+        self._core.register_states(function_type, specs)
+
+    def _tell_limit(self, endpoint: _Endpoint, now_ms: float) -> None:
         """Let the worker know how many requests the service bears now, and again when a pause ends."""
-        now_ms = _now_ms()
         limit = endpoint.state.limit(now_ms), endpoint.state.is_down
         if limit != endpoint.told and self._core is not None:
             if limit[1] and not endpoint.told[1]:
@@ -215,7 +214,7 @@ class RemoteInvoker:
 
     def _pause_ends(self, endpoint: _Endpoint) -> None:
         endpoint.timer = None
-        self._tell_limit(endpoint)
+        self._tell_limit(endpoint, _now_ms())
 
     @property
     def trouble(self) -> str:
@@ -256,6 +255,97 @@ class RemoteInvoker:
                 return  # the loop has ended, and with it every connection
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+
+class _Call:
+    """One batch on its way: a request, and another as long as the service misses states that were not known."""
+
+    __slots__ = (
+        "_begun_in",
+        "_begun_ms",
+        "_function",
+        "_invoke",
+        "_owner",
+        "_rounds",
+        "_states_sent",
+        "body",
+        "function_type",
+        "target",
+    )
+
+    def __init__(self, owner: RemoteInvoker, invoke: Invoke, function: _Function, target: Target) -> None:
+        self._owner = owner
+        self._invoke = invoke
+        self._function = function
+        self._rounds = 0
+        self.target = target
+        self.function_type = invoke.function_type
+
+    def send(self) -> None:
+        """Make a request with what is known now."""
+        function, invoke = self._function, self._invoke
+        states = function.states_of(invoke.id)
+        self._states_sent = len(states)
+        self.body = function.encoder.encode(invoke.id, states, invoke.messages)
+        self._rounds += 1
+        self._begun_in, self._begun_ms = function.endpoint.state.begun(), _now_ms()
+        function.endpoint.client.start(self)
+
+    def answered(self, answer: bytes) -> None:
+        """See `client.Request`."""
+        function, owner = self._function, self._owner
+        now_ms = _now_ms()
+        function.endpoint.state.succeeded(now_ms - self._begun_ms)
+        owner._tell_limit(function.endpoint, now_ms)
+        effects: InvocationEffects | None = None
+        try:
+            decoded = decode_answer(
+                answer, self.function_type, function.tables, function.indexes, owner._egresses
+            )
+            if isinstance(decoded, dict):
+                self._register(decoded)
+                self.send()
+                return
+            effects = decoded
+        except Exception as error:  # noqa: BLE001 - the address carries it and tries again
+            owner._ended(self._invoke, None, error)
+        else:
+            owner._ended(self._invoke, effects, None)
+
+    def _register(self, missing: dict[str, StateSpec]) -> None:
+        """Take what the service says about states that it was not given.
+
+        Raises:
+            BadAnswer: it was given them.
+            UserCodeError: they are not as they are stored.
+        """
+        # States only come, in the order in which they were registered: those sent are the first ones.
+        indexes, sent = self._function.indexes, self._states_sent
+        if self._rounds == ROUNDS_MAX or all(indexes.get(name, sent) < sent for name in missing):
+            raise BadAnswer(
+                f"the service of {self.function_type} asks again for states that it was given: "
+                f"{', '.join(sorted(missing)) or 'none'}; nothing was executed"
+            )
+        self._owner._register(self.function_type, missing)
+
+    def failed(self, error: Exception) -> None:
+        """See `client.Request`."""
+        owner, endpoint = self._owner, self._function.endpoint
+        state, now_ms = endpoint.state, _now_ms()
+        if isinstance(error, ServiceUnavailable):
+            if error.answered:
+                delay_ms = state.refused(self._begun_in, now_ms, error.retry_after_ms, error.reason)
+            else:
+                delay_ms = state.unreachable(self._begun_in, now_ms, error.reason)
+            error = InvocationPostponed(error.reason, delay_ms)
+        elif isinstance(error, CallTimedOut):
+            state.timed_out(self._begun_in, now_ms - self._begun_ms)
+        elif isinstance(error, BadAnswer):
+            state.answered_badly(now_ms - self._begun_ms)
+        else:
+            state.abandoned()
+        owner._tell_limit(endpoint, now_ms)
+        owner._ended(self._invoke, None, error)
 
 
 def _now_ms() -> float:

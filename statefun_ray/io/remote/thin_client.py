@@ -1,24 +1,26 @@
 """Plain HTTP/1.1 to a service, as thin as it gets: one connection, one request at a time, no more.
 
 Over half of what aiohttp does for a request is of no use here. This client knows one kind of
-request and one kind of answer; parsing is httptools', as in uvicorn. Whatever needs more, TLS,
-Unix sockets, redirects, compressed answers, goes through `client.AiohttpClient`.
+request and one kind of answer, and calls back instead of being awaited: a task and a few coroutines
+for each request would cost as much as the request. Parsing is httptools', as in uvicorn; an answer
+whose head is the same, byte for byte, as one that was parsed before means the same. Whatever needs
+more, TLS, Unix sockets, redirects, compressed answers, goes through `client.AiohttpClient`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Final, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import httptools
 
 from statefun_ray.io.remote.answers import check_head
-from statefun_ray.io.remote.client import too_large
+from statefun_ray.io.remote.client import Request, too_large
 from statefun_ray.io.remote.codec import CONTENT_TYPE
-from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, ServiceUnavailable
+from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, RemoteError, ServiceUnavailable
 from statefun_ray.io.remote.target import Target
 from statefun_ray.module.model import AsyncTransport
 from statefun_sdk import batches
@@ -34,12 +36,43 @@ JOINED_BYTES_MAX: Final = 4 << 20
 HEAD_BYTES_MAX: Final = 65_536
 """Of an answer; the parser itself would take any number."""
 
+HEADS_MAX: Final = 1_000
+"""Heads of answers that are remembered: their date makes new ones every second."""
+
+SWEEP_S_MAX: Final = 1.0
+SWEEP_S_MIN: Final = 0.005
+"""Answers are looked after every twentieth of the time they may take, within these bounds."""
 
 _BATCH_HEADER: Final = batches.HEADER.encode()
 
 
-class _Broken(Exception):
-    """The connection ended before the head of an answer was complete."""
+class _Head(NamedTuple):
+    """What the head of an answer says."""
+
+    status: int
+    content_type: str
+    retry_after: str
+    encoding: str
+    offers_batches: bool
+    length: int
+    """Of the body; -1 if the head does not say."""
+
+
+class _Exchange(Protocol):
+    """One HTTP request, and who wants to know its end."""
+
+    target: Target
+    content_type: str
+
+    @property
+    def body(self) -> bytes:
+        """Of the request."""
+
+    def answered(self, body: bytes, offers_batches: bool) -> None:
+        """The service has answered with a success."""
+
+    def failed(self, error: Exception) -> None:
+        """See `client.Request.failed`."""
 
 
 class ThinClient:
@@ -52,294 +85,337 @@ class ThinClient:
         self._keep_s = transport.pool_ttl_ms / 1000 or float("inf")
         self._idle: dict[tuple[str, int], deque[_Connection]] = {}
         self._open: set[_Connection] = set()
-        self._heads: dict[tuple[str, str], bytes] = {}
+        self._request_heads: dict[tuple[str, str], bytes] = {}
+        self._answer_heads: dict[bytes, _Head] = {}
         self._joining: set[tuple[str, str]] = set()
         """``(url, function type)`` whose service takes many requests in one."""
         self._alone_until_s: dict[str, float] = {}
         """By url: until when requests are not joined, after one that was not answered in time."""
-        self._gathered: dict[str, list[tuple[bytes, str, asyncio.Future[bytes]]]] = {}
+        self._gathered: dict[str, list[Request]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sweep_handle: asyncio.TimerHandle | None = None
 
-    async def post(self, target: Target, body: bytes, function_type: str = "") -> bytes:
-        """See `client.Client.post`."""
-        if (target.url, function_type) not in self._joining:
-            answer, offers = await self._post(target, body, CONTENT_TYPE)
-            if offers and asyncio.get_running_loop().time() >= self._alone_until_s.get(target.url, 0.0):
-                self._joining.add((target.url, function_type))
-            return answer
-        loop = asyncio.get_running_loop()
-        answered: asyncio.Future[bytes] = loop.create_future()
-        waiting = self._gathered.get(target.url)
+    def start(self, request: Request) -> None:
+        """See `client.Client.start`."""
+        if (request.target.url, request.function_type) not in self._joining:
+            self._begin(_Single(self, request))
+            return
+        waiting = self._gathered.get(request.target.url)
         if waiting is None:
-            waiting = self._gathered[target.url] = []
+            waiting = self._gathered[request.target.url] = []
             # What else begins in this turn of the loop comes along.
-            loop.call_soon(self._send_gathered, target)
-        waiting.append((body, function_type, answered))
-        return await answered
-
-    def _send_gathered(self, target: Target) -> None:
-        waiting = self._gathered.pop(target.url)
-        while waiting:
-            count, size = 0, 0
-            for body, _, _ in waiting[:JOINED_MAX]:
-                size += len(body)
-                if count and size > JOINED_BYTES_MAX:
-                    break
-                count += 1
-            task = asyncio.get_running_loop().create_task(self._post_joined(target, waiting[:count]))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            waiting = waiting[count:]
-
-    async def _post_joined(
-        self, target: Target, items: list[tuple[bytes, str, asyncio.Future[bytes]]]
-    ) -> None:
-        """Send many requests as one, and give each its answer, or what went wrong with all."""
-        try:
-            body = batches.join_requests(item[0] for item in items)
-            answer, _ = await self._post(target, body, batches.CONTENT_TYPE)
-            answers = _split(target, answer, len(items))
-        except CallTimedOut as error:
-            # One of them, probably. Alone, each is answered for itself; and for a while, or the one would
-            # hold up others again as soon as any has succeeded.
-            self._alone_until_s[target.url] = asyncio.get_running_loop().time() + ALONE_S
-            self._joining.difference_update((target.url, item[1]) for item in items)
-            _fail(items, error)
-        except BadAnswer:
-            # An older version of the service, perhaps: one at a time is what everybody knows.
-            self._joining.difference_update((target.url, item[1]) for item in items)
-            alone = [self._settle(answered, self._post_alone(target, one)) for one, _, answered in items]
-            await asyncio.gather(*alone)
-        except BaseException as error:
-            _fail(items, error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            for (_, _, answered), (outcome, data) in zip(items, answers, strict=True):
-                if answered.done():
-                    continue
-                if outcome == batches.DONE:
-                    answered.set_result(data)
-                else:
-                    answered.set_exception(BadAnswer(f"{target.url}: {data.decode(errors='replace')}"))
-
-    async def _post_alone(self, target: Target, body: bytes) -> bytes:
-        answer, _ = await self._post(target, body, CONTENT_TYPE)
-        return answer
-
-    @staticmethod
-    async def _settle(answered: asyncio.Future[bytes], work: Awaitable[bytes]) -> None:
-        try:
-            answer = await work
-        except Exception as error:  # noqa: BLE001 - whoever waits for the answer gets it
-            if not answered.done():
-                answered.set_exception(error)
-        else:
-            if not answered.done():
-                answered.set_result(answer)
-
-    async def _post(self, target: Target, body: bytes, content_type: str) -> tuple[bytes, bool]:
-        """Return the answer, and whether the service takes many requests in one."""
-        loop = asyncio.get_running_loop()
-        connection = self._kept(target, loop.time())
-        if connection is not None:
-            try:
-                return await self._exchange(connection, target, body, content_type, loop)
-            except _Broken:
-                pass  # the service had closed it: that says nothing of the service
-        connection = await self._connect(target, loop)
-        try:
-            return await self._exchange(connection, target, body, content_type, loop)
-        except _Broken as broken:
-            raise ServiceUnavailable(
-                f"{target.url}: the connection broke before an answer: {broken}"
-            ) from None
+            asyncio.get_running_loop().call_soon(self._send_gathered, request.target)
+        waiting.append(request)
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._sweep_handle is not None:
+            self._sweep_handle.cancel()
         for connection in list(self._open):
             connection.abort()
         self._idle.clear()
         for task in list(self._tasks):
             task.cancel()
 
-    def _kept(self, target: Target, now_s: float) -> _Connection | None:
+    # --- many requests in one -------------------------------------------------------------
+
+    def _send_gathered(self, target: Target) -> None:
+        waiting = self._gathered.pop(target.url)
+        while waiting:
+            count, size = 0, 0
+            for request in waiting[:JOINED_MAX]:
+                size += len(request.body)
+                if count and size > JOINED_BYTES_MAX:
+                    break
+                count += 1
+            self._begin(_Joined(self, target, waiting[:count]))
+            waiting = waiting[count:]
+
+    def _offered(self, request: Request) -> None:
+        """The service takes requests for this function many in one, too."""
+        url = request.target.url
+        if asyncio.get_running_loop().time() >= self._alone_until_s.get(url, 0.0):
+            self._joining.add((url, request.function_type))
+
+    def _part(self, requests: list[Request]) -> None:
+        """Ask for these functions one by one again."""
+        self._joining.difference_update((request.target.url, request.function_type) for request in requests)
+
+    def _leave_alone(self, target: Target) -> None:
+        self._alone_until_s[target.url] = asyncio.get_running_loop().time() + ALONE_S
+
+    # --- connections ------------------------------------------------------------------------
+
+    def _begin(self, exchange: _Exchange) -> None:
+        target = exchange.target
         idle = self._idle.get((target.host, target.port))
+        now_s = asyncio.get_running_loop().time()
         while idle:
             connection = idle.pop()  # the last one used: the others may grow old
             if connection.is_open and now_s < connection.fresh_until_s:
-                return connection
+                self._send(connection, exchange, now_s)
+                return
             connection.abort()
-        return None
+        self._spawn(self._begin_anew(exchange))
 
-    async def _connect(self, target: Target, loop: asyncio.AbstractEventLoop) -> _Connection:
+    async def _begin_anew(self, exchange: _Exchange) -> None:
+        """Send a request through a connection of its own."""
+        loop, target = asyncio.get_running_loop(), exchange.target
         try:
             async with asyncio.timeout(self._connect_s):
-                _, protocol = await loop.create_connection(
-                    lambda: _Connection(self._transport.payload_max_bytes, self._open.discard),
-                    target.host,
-                    target.port,
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(self, self._transport.payload_max_bytes), target.host, target.port
                 )
         except TimeoutError:
-            raise ServiceUnavailable(
-                f"{target.url}: no connection within {self._transport.connect_ms} ms"
-            ) from None
-        except OSError as error:
-            raise ServiceUnavailable(f"{target.url}: {error}") from None
-        protocol.fresh_until_s = loop.time() + self._keep_s
-        self._open.add(protocol)
-        return protocol
+            exchange.failed(
+                ServiceUnavailable(f"{target.url}: no connection within {self._transport.connect_ms} ms")
+            )
+        except (OSError, UnicodeError) as error:
+            exchange.failed(ServiceUnavailable(f"{target.url}: {error}"))
+        else:
+            if not connection.is_open:
+                self._broke(exchange, "it was closed", was_kept=False)
+                return
+            self._open.add(connection)
+            now_s = loop.time()
+            connection.fresh_until_s = now_s + self._keep_s
+            self._send(connection, exchange, now_s)
 
-    async def _exchange(
-        self,
-        connection: _Connection,
-        target: Target,
-        body: bytes,
-        content_type: str,
-        loop: asyncio.AbstractEventLoop,
-    ) -> tuple[bytes, bool]:
-        answered = connection.send(self._head(target, content_type) + b"%d\r\n\r\n" % len(body), body)
-        timer = loop.call_later(self._call_s, connection.time_out)
-        try:
-            await answered
-        except BaseException as error:
-            connection.abort()
-            if isinstance(error, TimeoutError):
-                raise CallTimedOut(
-                    f"{target.url} did not answer within {self._transport.call_ms} ms"
-                ) from None
-            if isinstance(error, _TooLarge):
-                raise too_large(target, self._transport.payload_max_bytes) from None
-            if isinstance(error, _NotHttp):
-                raise BadAnswer(f"{target.url}: {error}") from None
-            raise
-        finally:
-            timer.cancel()
+    def _send(self, connection: _Connection, exchange: _Exchange, now_s: float) -> None:
+        head = self._request_heads.get((exchange.target.url, exchange.content_type))
+        if head is None:
+            head = self._request_head(exchange.target, exchange.content_type)
+        connection.send(exchange, head, now_s + self._call_s)
+        if self._sweep_handle is None:
+            self._sweep_later()
+
+    def _request_head(self, target: Target, content_type: str) -> bytes:
+        head = self._request_heads[target.url, content_type] = (
+            f"POST {target.path} HTTP/1.1\r\n"
+            f"Host: {target.authority}\r\n"
+            f"Content-Type: {content_type}\r\n"
+            f"Accept: {content_type}\r\n"
+            f"{batches.HEADER}: {batches.VERSION}\r\n"
+            "User-Agent: statefun\r\n"
+            "Connection: keep-alive\r\n"
+            "Content-Length: "
+        ).encode("latin-1")
+        return head
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _sweep_later(self) -> None:
+        delay_s = min(SWEEP_S_MAX, max(SWEEP_S_MIN, self._call_s / 20))
+        self._sweep_handle = asyncio.get_running_loop().call_later(delay_s, self._sweep)
+
+    def _sweep(self) -> None:
+        """Give up answers that take too long: one timer for all, as most never need theirs."""
+        self._sweep_handle = None
+        now_s = asyncio.get_running_loop().time()
+        busy = [connection for connection in self._open if connection.exchange is not None]
+        for connection in busy:
+            if connection.deadline_s <= now_s:
+                connection.time_out()
+        if busy:
+            self._sweep_later()
+
+    # --- what connections tell ----------------------------------------------------------------
+
+    def _complete(self, connection: _Connection, exchange: _Exchange, head: _Head, body: bytes) -> None:
+        target = exchange.target
         if connection.is_reusable:
             self._idle.setdefault((target.host, target.port), deque()).append(connection)
         else:
             connection.abort()
-        if connection.status != 200 or connection.content_type != content_type:
+        error = None
+        if head.status != 200 or head.content_type != exchange.content_type or head.encoding:
+            error = self._refusal(exchange, head)
+        if error is None:
+            exchange.answered(body, head.offers_batches)
+        else:
+            exchange.failed(error)
+
+    def _refusal(self, exchange: _Exchange, head: _Head) -> RemoteError | None:
+        """Return what is wrong with an answer; None if it is one after all."""
+        url = exchange.target.url
+        try:
             check_head(
-                target.url,
-                connection.status,
-                connection.content_type,
-                connection.retry_after,
+                url,
+                head.status,
+                head.content_type,
+                head.retry_after,
                 is_case_sensitive=False,
                 now=datetime.now(UTC),
             )
-            if content_type != CONTENT_TYPE:
-                raise BadAnswer(f"{target.url} does not answer many requests in one")
-        if connection.encoding:
-            raise BadAnswer(f"{target.url} answered with content encoding {connection.encoding!r}, unasked")
-        return connection.take_body(), connection.offers_batches
+        except RemoteError as error:
+            return error
+        if exchange.content_type != CONTENT_TYPE and head.content_type != exchange.content_type:
+            return BadAnswer(f"{url} does not answer many requests in one")
+        if head.encoding:
+            return BadAnswer(f"{url} answered with content encoding {head.encoding!r}, unasked")
+        return None
 
-    def _head(self, target: Target, content_type: str) -> bytes:
-        head = self._heads.get((target.url, content_type))
-        if head is None:
-            head = self._heads[target.url, content_type] = (
-                f"POST {target.path} HTTP/1.1\r\n"
-                f"Host: {target.authority}\r\n"
-                f"Content-Type: {content_type}\r\n"
-                f"Accept: {content_type}\r\n"
-                f"{batches.HEADER}: {batches.VERSION}\r\n"
-                "User-Agent: statefun\r\n"
-                "Connection: keep-alive\r\n"
-                "Content-Length: "
-            ).encode("latin-1")
-        return head
+    def _broke(self, exchange: _Exchange, reason: str, *, was_kept: bool) -> None:
+        """A connection ended before an answer began."""
+        if was_kept:
+            # The service had closed it, as services do when they like: that says nothing of it.
+            self._spawn(self._begin_anew(exchange))
+        else:
+            exchange.failed(
+                ServiceUnavailable(f"{exchange.target.url}: the connection broke before an answer: {reason}")
+            )
+
+    def _failed(self, exchange: _Exchange, reason: str) -> None:
+        exchange.failed(BadAnswer(f"{exchange.target.url}: {reason}"))
+
+    def _too_large(self, exchange: _Exchange) -> None:
+        exchange.failed(too_large(exchange.target, self._transport.payload_max_bytes))
+
+    def _too_late(self, exchange: _Exchange) -> None:
+        exchange.failed(
+            CallTimedOut(f"{exchange.target.url} did not answer within {self._transport.call_ms} ms")
+        )
+
+    def _closed(self, connection: _Connection) -> None:
+        self._open.discard(connection)
+
+    def _known(self, head: bytes) -> _Head | None:
+        """Return what an answer with this head says, if one had it before."""
+        return self._answer_heads.get(head)
+
+    def _remember(self, head: bytes, meaning: _Head) -> None:
+        if len(self._answer_heads) >= HEADS_MAX:
+            self._answer_heads.clear()
+        self._answer_heads[head] = meaning
 
 
-def _split(target: Target, body: bytes, count: int) -> list[tuple[int, bytes]]:
-    try:
-        answers = batches.split_answers(body)
-    except ValueError as error:
-        raise BadAnswer(f"{target.url}: {error}") from None
-    if len(answers) != count:
-        raise BadAnswer(f"{target.url} answered {len(answers)} of {count} requests")
-    return answers
+class _Single:
+    """An exchange for one request."""
+
+    __slots__ = ("_client", "_request", "target")
+    content_type = CONTENT_TYPE
+
+    def __init__(self, client: ThinClient, request: Request) -> None:
+        self._client = client
+        self._request = request
+        self.target = request.target
+
+    @property
+    def body(self) -> bytes:
+        return self._request.body
+
+    def answered(self, body: bytes, offers_batches: bool) -> None:
+        if offers_batches:
+            self._client._offered(self._request)
+        self._request.answered(body)
+
+    def failed(self, error: Exception) -> None:
+        self._request.failed(error)
 
 
-def _fail(items: list[tuple[bytes, str, asyncio.Future[bytes]]], error: BaseException) -> None:
-    for _, _, answered in items:
-        if not answered.done():
-            if isinstance(error, Exception):
-                answered.set_exception(error)
+class _Joined:
+    """An exchange for many requests: each gets its own answer, or what went wrong with all."""
+
+    __slots__ = ("_client", "_requests", "body", "target")
+    content_type = batches.CONTENT_TYPE
+
+    def __init__(self, client: ThinClient, target: Target, requests: list[Request]) -> None:
+        self._client = client
+        self._requests = requests
+        self.target = target
+        self.body = batches.join_requests(request.body for request in requests)
+
+    def answered(self, body: bytes, offers_batches: bool) -> None:
+        url, requests = self.target.url, self._requests
+        try:
+            answers = batches.split_answers(body)
+        except ValueError as error:
+            self.failed(BadAnswer(f"{url}: {error}"))
+            return
+        if len(answers) != len(requests):
+            self.failed(BadAnswer(f"{url} answered {len(answers)} of {len(requests)} requests"))
+            return
+        for request, (outcome, data) in zip(requests, answers, strict=True):
+            if outcome == batches.DONE:
+                request.answered(data)
             else:
-                answered.cancel()
+                request.failed(BadAnswer(f"{url}: {data.decode(errors='replace')}"))
 
-
-class _TooLarge(Exception):
-    """The answer has more bytes than the transport allows."""
-
-
-class _NotHttp(Exception):
-    """What came is no answer, or not all of one."""
+    def failed(self, error: Exception) -> None:
+        if isinstance(error, BadAnswer):
+            self._client._part(self._requests)
+            if not isinstance(error, CallTimedOut):
+                # An older version of the service, perhaps: one at a time is what everybody knows.
+                for request in self._requests:
+                    self._client._begin(_Single(self._client, request))
+                return
+            # One of them, probably. Alone, each is answered for itself; and for a while, or the one would
+            # hold up others again as soon as any has succeeded.
+            self._client._leave_alone(self.target)
+        for request in self._requests:
+            request.failed(error)
 
 
 class _Connection(asyncio.Protocol):
     """One connection; of httptools' callbacks it has those it needs."""
 
-    def __init__(self, bytes_max: int, on_lost: Callable[[_Connection], None]) -> None:
+    def __init__(self, client: ThinClient, bytes_max: int) -> None:
+        self._client = client
         self._bytes_max = bytes_max
-        self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._answered: asyncio.Future[None] | None = None
-        self._chunks: list[bytes] = []
-        self._size = 0
-        self._has_begun = False
-        self._has_end = False
-        self._has_head = False
-        self._head_size = 0
+        self.exchange: _Exchange | None = None
+        self.deadline_s = 0.0
+        self.fresh_until_s = 0.0
         self.is_open = False
         self.is_reusable = False
-        self.fresh_until_s = 0.0
-        self.status = 0
-        self.content_type = self.retry_after = self.encoding = ""
-        self.offers_batches = False
+        self._was_used = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._has_begun = self._has_head = self._has_end = self._is_complete = self._has_excess = False
+        self._is_too_large = self._keeps_alive = False
+        self._head_size = 0
+        self._status = 0
+        self._length = -1
+        self._content_type = self._retry_after = self._encoding = ""
+        self._offers_batches = False
 
     # --- what the client does -------------------------------------------------------------
 
-    def send(self, head: bytes, body: bytes) -> asyncio.Future[None]:
-        """Send a request; the future is done when its answer is complete."""
-        answered = self._answered = asyncio.get_running_loop().create_future()
-        transport = self._transport
-        if transport is None or not self.is_open:
-            answered.set_exception(_Broken("it was closed"))
-            return answered
-        self._chunks = []
-        self._size = 0
-        self._has_begun = self._has_end = self._has_head = False
-        self._head_size = 0
-        self.status = 0
-        self.content_type = self.retry_after = self.encoding = ""
-        self.offers_batches = False
+    def send(self, exchange: _Exchange, head: bytes, deadline_s: float) -> None:
+        """Send a request; the client is told of its end."""
+        transport, body = self._transport, exchange.body
+        assert transport is not None, "the client has connected"
+        self.exchange, self.deadline_s = exchange, deadline_s
         if len(body) < 65_536:
-            transport.write(head + body)
+            transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
         else:
-            transport.write(head)
+            transport.write(b"%b%d\r\n\r\n" % (head, len(body)))
             transport.write(body)
-        return answered
-
-    def take_body(self) -> bytes:
-        """Return the body of the answer."""
-        chunks = self._chunks
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def time_out(self) -> None:
         """The answer takes too long."""
-        self._fail(TimeoutError())
+        self._end(self._client._too_late)
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close at once; whoever waits for an answer is not told."""
         self.is_open = self.is_reusable = False
+        self.exchange = None
         if self._transport is not None:
             self._transport.abort()
 
-    def _fail(self, error: Exception) -> None:
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_exception(error)
+    def _end(self, tell: Callable[[_Exchange], None]) -> None:
+        """Close, and tell why the exchange failed."""
+        exchange = self.exchange
+        self.abort()
+        if exchange is not None:
+            tell(exchange)
 
     # --- asyncio ----------------------------------------------------------------------------
 
@@ -349,17 +425,58 @@ class _Connection(asyncio.Protocol):
         self.is_open = True
 
     def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            self.abort()  # nobody has asked
+            return
+        end = -1
+        if not self._has_begun:
+            end = data.find(b"\r\n\r\n")
+            known = self._client._known(data[:end])
+            if known is not None and len(data) == end + 4 + known.length:
+                self._finish(exchange, known, data[end + 4 :])
+                return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(_NotHttp(f"no answer that is HTTP: {error}"))
-            self.abort()
+            reason = f"no answer that is HTTP: {error}"
+            self._end(lambda exchange: self._client._failed(exchange, reason))
             return
-        if not self._has_head:
+        if self._is_too_large:
+            self._end(self._client._too_large)
+        elif self._is_complete:
+            head = self._head()
+            is_reusable = self._keeps_alive and not self._has_excess
+            if is_reusable and len(data) == end + 4 + self._length and head.length <= self._bytes_max:
+                self._client._remember(data[:end], head)
+            self._finish(exchange, head, self._body(), is_reusable=is_reusable)
+        elif not self._has_head:
             self._head_size += len(data)
             if self._head_size > HEAD_BYTES_MAX:
-                self._fail(_NotHttp(f"the head of its answer is longer than {HEAD_BYTES_MAX} bytes"))
-                self.abort()
+                reason = f"the head of its answer is longer than {HEAD_BYTES_MAX} bytes"
+                self._end(lambda exchange: self._client._failed(exchange, reason))
+
+    def _finish(self, exchange: _Exchange, head: _Head, body: bytes, *, is_reusable: bool = True) -> None:
+        self.exchange = None
+        self.is_reusable = is_reusable and self.is_open
+        self._was_used = True
+        if self._has_begun:
+            self._reset()
+        self._client._complete(self, exchange, head, body)
+
+    def _head(self) -> _Head:
+        return _Head(
+            self._status,
+            self._content_type,
+            self._retry_after,
+            self._encoding,
+            self._offers_batches,
+            self._length,
+        )
+
+    def _body(self) -> bytes:
+        chunks = self._chunks
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def eof_received(self) -> None:
         # Without a length or chunks, the end of the connection is the end of the answer.
@@ -367,50 +484,55 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_open = self.is_reusable = False
-        self._on_lost(self)
-        answered = self._answered
-        if answered is None or answered.done():
+        self._client._closed(self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is None:
             return
         if not self._has_begun:
-            self._fail(_Broken(str(error) if error else "it was closed"))
-        elif not self.status or self._has_end:
-            self._fail(_NotHttp(f"the answer broke off after {self._size} bytes of its body"))
+            reason = str(error) if error else "it was closed"
+            self._client._broke(exchange, reason, was_kept=self._was_used)
+        elif not self._status or self._has_end:
+            self._client._failed(exchange, f"the answer broke off after {self._size} bytes of its body")
         else:
-            answered.set_result(None)
+            self._client._complete(self, exchange, self._head(), self._body())
 
     # --- httptools --------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if self._has_begun:
+            # Behind an interim answer, or more than was asked for.
+            self._has_excess = self._is_complete
+            return
         self._has_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         if name == b"content-type":
-            self.content_type = value.decode("latin-1")
+            self._content_type = value.decode("latin-1")
         elif name == b"retry-after":
-            self.retry_after = value.decode("latin-1")
+            self._retry_after = value.decode("latin-1")
         elif name == _BATCH_HEADER:
-            self.offers_batches = value == batches.VERSION.encode()
+            self._offers_batches = value == batches.VERSION.encode()
         elif name == b"content-encoding":
-            self.encoding = value.decode("latin-1")
-        elif name in (b"content-length", b"transfer-encoding"):
+            self._encoding = value.decode("latin-1")
+        elif name == b"content-length":
             self._has_end = True  # told by the answer itself, not by the end of the connection
+            self._length = int(value)
+        elif name == b"transfer-encoding":
+            self._has_end = True
 
     def on_headers_complete(self) -> None:
         self._has_head = True
-        self.status = self._parser.get_status_code()
+        self._status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
-        if self._size > self._bytes_max:
-            self._fail(_TooLarge())
-            self.abort()
-            return
-        self._chunks.append(body)
+        self._is_too_large = self._is_too_large or self._size > self._bytes_max
+        if not self._is_too_large:
+            self._chunks.append(body)
 
     def on_message_complete(self) -> None:
-        if self.status < 200:  # an interim answer, such as 100
-            return
-        self.is_reusable = self.is_open and self._parser.should_keep_alive()
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_result(None)
+        # An interim answer, such as 100, is followed by the real one.
+        if self._status >= 200:
+            self._is_complete = True
+            self._keeps_alive = self._parser.should_keep_alive()

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from statefun_ray.io.remote.client import AiohttpClient
+from statefun_ray.io.remote.client import AiohttpClient, post
 from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, ServiceUnavailable
 from statefun_ray.io.remote.target import target_of
 from statefun_ray.module.model import AsyncTransport, Endpoint, OkHttpTransport, Transport
@@ -62,7 +62,7 @@ async def served(*, tls: ssl.SSLContext | None = None, socket: Path | None = Non
 async def posted(url: str, transport: Transport, body: bytes = b"x") -> bytes:
     client = AiohttpClient(transport)
     try:
-        return await client.post(target_of(Endpoint("ns/*", url, transport=transport), "ns/f"), body)
+        return await post(client, target_of(Endpoint("ns/*", url, transport=transport), "ns/f"), body)
     finally:
         await client.close()
         await asyncio.sleep(0)

@@ -17,6 +17,7 @@ from statefun_sdk.protocol import FromFunction, ToFunction
 INT = "io.statefun.types/int"
 KAFKA = "type.googleapis.com/io.statefun.sdk.egress.KafkaProducerRecord"
 TABLES = [Table("ns/f.count", INT), Table("ns/f.odd.name", UNSET_TYPE)]
+INDEXES = {table.name.partition(".")[2]: index for index, table in enumerate(TABLES)}
 EGRESSES = {"out/kafka": KAFKA, "out/file": None}
 
 
@@ -70,7 +71,7 @@ def test_requests_are_what_protobuf_makes(id: str, states: list[Any], batch: lis
 
 
 def decoded(answer: FromFunction) -> Any:
-    return decode_answer(answer.SerializeToString(), "ns/f", TABLES, EGRESSES)
+    return decode_answer(answer.SerializeToString(), "ns/f", TABLES, INDEXES, EGRESSES)
 
 
 def result() -> tuple[FromFunction, FromFunction.InvocationResponse]:
@@ -81,7 +82,7 @@ def result() -> tuple[FromFunction, FromFunction.InvocationResponse]:
 
 @pytest.mark.parametrize("body", [b"", b"\xa2\x06\x00", b"\xfa\x3f\x03abc"])
 def test_no_bytes_an_empty_result_and_unknown_fields_are_successes(body: bytes) -> None:
-    assert decode_answer(body, "ns/f", TABLES, EGRESSES) is None
+    assert decode_answer(body, "ns/f", TABLES, INDEXES, EGRESSES) is None
 
 
 def test_effects_of_every_kind() -> None:
@@ -137,7 +138,7 @@ def test_a_mode_of_expiration_that_we_do_not_know_counts_as_none() -> None:
     body = bytes.fromhex("aa060c 0a0a 0a0173 1205 0809 1082 01".replace(" ", ""))
     parsed = FromFunction.FromString(body)
     assert parsed.incomplete_invocation_context.missing_values[0].expiration_spec.mode == 9
-    assert decode_answer(body, "ns/f", TABLES, EGRESSES) == {"s": StateSpec(type=UNSET_TYPE)}
+    assert decode_answer(body, "ns/f", TABLES, INDEXES, EGRESSES) == {"s": StateSpec(type=UNSET_TYPE)}
 
 
 def _unknown_state(response: Any) -> None:
@@ -218,4 +219,4 @@ def test_an_expiration_of_nothing_is_refused() -> None:
 
 def test_bytes_that_are_nothing() -> None:
     with pytest.raises(BadAnswer, match="3 bytes that are no FromFunction"):
-        decode_answer(b"\xff\xff\xff", "ns/f", TABLES, EGRESSES)
+        decode_answer(b"\xff\xff\xff", "ns/f", TABLES, INDEXES, EGRESSES)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from statefun_ray.io.remote.client import AiohttpClient, Client
+from statefun_ray.io.remote.client import AiohttpClient, Client, post
 from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, ServiceUnavailable
 from statefun_ray.io.remote.target import Target, target_of
 from statefun_ray.io.remote.thin_client import HEAD_BYTES_MAX, ThinClient
@@ -81,7 +81,7 @@ async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
 
 async def test_a_request_and_its_answer(client: Client) -> None:
     async with served(OK + b"content-length: 3\r\n\r\nabc") as server:
-        assert await client.post(server.target, b"body") == b"abc"
+        assert await post(client, server.target, b"body") == b"abc"
 
         [request] = server.requests
         head, _, body = request.partition(b"\r\n\r\n")
@@ -106,32 +106,32 @@ async def test_a_request_and_its_answer(client: Client) -> None:
 async def test_connections_are_kept(client: Client, answer: bytes) -> None:
     async with served(answer) as server:
         for _ in range(3):
-            assert await client.post(server.target, b"x") == b"abc"
+            assert await post(client, server.target, b"x") == b"abc"
         assert server.connections == 1
 
 
 async def test_an_empty_answer_is_one(client: Client) -> None:
     async with served(OK + b"content-length: 0\r\n\r\n") as server:
-        assert await client.post(server.target, b"x") == b""
+        assert await post(client, server.target, b"x") == b""
 
 
 async def test_an_answer_may_end_with_its_connection(client: Client) -> None:
     async with served(OK + b"\r\nabc", then_close=True) as server:
         for _ in range(2):
-            assert await client.post(server.target, b"x") == b"abc"
+            assert await post(client, server.target, b"x") == b"abc"
         assert server.connections == 2
 
 
 async def test_requests_at_the_same_time_have_connections_of_their_own(client: Client) -> None:
     async with served(OK + b"content-length: 1\r\n\r\na", pause_s=0.001) as server:
-        assert await asyncio.gather(*(client.post(server.target, b"x") for _ in range(5))) == [b"a"] * 5
+        assert await asyncio.gather(*(post(client, server.target, b"x") for _ in range(5))) == [b"a"] * 5
         assert server.connections == 5
 
 
 async def test_a_kept_connection_that_the_service_has_closed_is_replaced(client: Client) -> None:
     async with served(OK + b"content-length: 1\r\n\r\na", then_close=True) as server:
         for _ in range(3):
-            assert await client.post(server.target, b"x") == b"a"
+            assert await post(client, server.target, b"x") == b"a"
 
 
 @pytest.mark.parametrize(
@@ -147,47 +147,47 @@ async def test_a_kept_connection_that_the_service_has_closed_is_replaced(client:
 async def test_answers_that_are_no_results(client: Client, answer: bytes, text: str) -> None:
     async with served(answer) as server:
         with pytest.raises(BadAnswer, match=text):
-            await client.post(server.target, b"x")
+            await post(client, server.target, b"x")
 
 
 async def test_half_an_answer(client: Client) -> None:
     async with served(OK + b"content-length: 9\r\n\r\nabc", then_close=True) as server:
         with pytest.raises(BadAnswer, match="broke off"):
-            await client.post(server.target, b"x")
+            await post(client, server.target, b"x")
 
 
 async def test_a_service_that_hangs_up_without_an_answer(client: Client) -> None:
     async with served(b"", then_close=True) as server:
         with pytest.raises(ServiceUnavailable, match="broke before an answer"):
-            await client.post(server.target, b"x")
+            await post(client, server.target, b"x")
 
 
 async def test_nobody_there(client: Client) -> None:
     async with served(OK) as server:
         target = server.target
     with pytest.raises(ServiceUnavailable) as unavailable:
-        await client.post(target, b"x")
+        await post(client, target, b"x")
     assert not unavailable.value.answered
 
 
 async def test_a_name_that_does_not_exist(client: Client) -> None:
     target = target_of(Endpoint("ns/*", "http://does-not-exist.invalid/x"), "ns/f")
     with pytest.raises(ServiceUnavailable):
-        await client.post(target, b"x")
+        await post(client, target, b"x")
 
 
 @pytest.mark.parametrize("answer", [b"", OK + b"content-length: 90\r\n\r\n" + b"x" * 90])
 async def test_a_service_that_does_not_answer_or_drips(client: Client, answer: bytes) -> None:
     async with served(answer, pause_s=0.1) as server:
         with pytest.raises(CallTimedOut, match="within 300 ms"):
-            await client.post(server.target, b"x")
+            await post(client, server.target, b"x")
 
 
 async def test_a_pause_that_is_asked_for(client: Client) -> None:
     answer = b"HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n"
     async with served(answer) as server:
         with pytest.raises(ServiceUnavailable) as unavailable:
-            await client.post(server.target, b"x")
+            await post(client, server.target, b"x")
         assert (unavailable.value.answered, unavailable.value.retry_after_ms) == (True, 7_000)
 
 
@@ -195,7 +195,7 @@ async def test_a_head_without_end() -> None:
     client = ThinClient(IMPATIENT)
     async with served(OK + b"x-long: " + b"y" * HEAD_BYTES_MAX) as server:
         with pytest.raises(BadAnswer, match="head of its answer is longer"):
-            await client.post(server.target, b"x")
+            await post(client, server.target, b"x")
     await client.close()
 
 
@@ -203,15 +203,15 @@ async def test_an_answer_that_is_compressed_unasked() -> None:
     client = ThinClient(IMPATIENT)
     async with served(OK + b"content-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc") as server:
         with pytest.raises(BadAnswer, match="content encoding 'gzip'"):
-            await client.post(server.target, b"x")
+            await post(client, server.target, b"x")
     await client.close()
 
 
 async def test_a_connection_that_is_too_old_is_not_used() -> None:
     client = ThinClient(AsyncTransport(pool_ttl_ms=1))
     async with served(OK + b"content-length: 0\r\n\r\n") as server:
-        await client.post(server.target, b"x")
+        await post(client, server.target, b"x")
         await asyncio.sleep(0.01)
-        await client.post(server.target, b"x")
+        await post(client, server.target, b"x")
         assert server.connections == 2
     await client.close()
