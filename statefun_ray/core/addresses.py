@@ -26,11 +26,9 @@ What is READY stands in the queue of its lane (``lanes``), which decides when it
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 from heapq import heappop, heappush
-from itertools import islice
 from typing import Final, TypeAlias
 
 import msgspec
@@ -69,41 +67,30 @@ class Phase(IntEnum):
 
 
 class BusyAddress:
-    """One address with waiting messages."""
+    """One address with waiting messages.
 
-    __slots__ = (
-        "attempts",
-        "batch_max",
-        "error",
-        "first_failed_ms",
-        "function_type",
-        "id",
-        "in_flight",
-        "is_full",
-        "lane",
-        "phase",
-        "retry_at_ms",
-        "tried_ms",
-        "waiting",
-    )
+    Most are made for one message and gone when it is done, so what only failures need is kept in the
+    class until it is set.
+    """
+
+    phase = Phase.READY
+    in_flight = 0
+    is_full = False
+    """Whether it is counted in ``lane.full``."""
+    attempts = 0
+    first_failed_ms = 0
+    retry_at_ms = 0
+    tried_ms = 0
+    """When the last attempt ended, 0 if none has in this generation."""
+    error = ""
 
     def __init__(self, function_type: str, id: str, lane: Lane) -> None:
         self.function_type = function_type
         self.id = id
         self.lane = lane
-        self.phase = Phase.READY
-        self.waiting: deque[QueueKey] = deque()
-        """Rows of the queue in arrival order, those in flight first."""
-        self.in_flight = 0
-        self.attempts = 0
         self.batch_max = lane.batch_max
-        self.is_full = False
-        """Whether it is counted in ``lane.full``."""
-        self.first_failed_ms = 0
-        self.retry_at_ms = 0
-        self.tried_ms = 0
-        """When the last attempt ended, 0 if none has in this generation."""
-        self.error = ""
+        self.waiting: list[QueueKey] = []
+        """Rows of the queue in arrival order, those in flight first."""
 
 
 class Addresses:
@@ -167,26 +154,26 @@ class Addresses:
 
     def enqueue(self, message: Message, ordinal: int) -> BusyAddress:
         """Let ``message`` wait for its target; ``ordinal`` increases with every call."""
-        function_type, id = message[0], message[1]
-        key = id, ordinal
+        name = message[:2]
+        key = message[1], ordinal
         self._queue.add(key, message)
-        address = self.busy.get((function_type, id))
+        address = self.busy.get(name)
         if address is None:
-            address = self._address(function_type, id)
+            address = self.busy[name] = BusyAddress(*name, self._lane_of(name[0]))
             address.lane.ready.append(address)
         elif address.phase is Phase.PARKED:
             self.parked_messages += 1
         address.waiting.append(key)
-        self._measure(address)
+        if address.lane.waiting_max and len(address.waiting) >= address.lane.waiting_max:
+            self._measure(address)
         return address
 
     def _measure(self, address: BusyAddress) -> None:
         """Count the address as full, or no more, after its queue or phase has changed."""
         lane = address.lane
-        if not lane.waiting_max:
-            return
         is_full = (
-            lane.waiting_max <= len(address.waiting) - address.in_flight and address.phase <= Phase.IN_FLIGHT
+            0 < lane.waiting_max <= len(address.waiting) - address.in_flight
+            and address.phase <= Phase.IN_FLIGHT
         )
         if is_full != address.is_full:
             address.is_full = is_full
@@ -202,37 +189,42 @@ class Addresses:
     def begin(self, address: BusyAddress) -> list[Message]:
         """Put the next batch of a READY address in flight and return it; the rows stay."""
         address.phase = Phase.IN_FLIGHT
-        batch: list[Message] = []
-        size_bytes = 0
         messages = self._queue.live
-        for key in islice(address.waiting, address.batch_max):
-            message = messages[key]
-            size_bytes += len(message[5] or b"")
-            if batch and size_bytes > BATCH_BYTES_MAX:
-                break
-            batch.append(message)
+        batch = [messages[key] for key in address.waiting[: address.batch_max]]
+        if len(batch) > 1:
+            size_bytes = 0
+            for place, message in enumerate(batch):
+                size_bytes += len(message[5] or b"")
+                if size_bytes > BATCH_BYTES_MAX:
+                    del batch[max(1, place) :]
+                    break
         address.in_flight = len(batch)
-        self._measure(address)
+        if address.is_full:
+            self._measure(address)
         return batch
 
     def succeeded(self, address: BusyAddress) -> int:
         """The batch in flight is applied: forget it; return how many messages it had."""
         count, address.in_flight = address.in_flight, 0
-        remove, next_key = self._queue.remove, address.waiting.popleft
-        for _ in range(count):
-            remove(next_key())
+        waiting, remove = address.waiting, self._queue.remove
+        for key in waiting[:count]:
+            remove(key)
+        del waiting[:count]
         if address.attempts:
             self._forget_failures(address)
-        address.batch_max = min(address.lane.batch_max, address.batch_max * 2)
+        if address.batch_max < address.lane.batch_max:
+            address.batch_max = min(address.lane.batch_max, address.batch_max * 2)
         self._go_on(address)
         return count
 
     def _go_on(self, address: BusyAddress) -> None:
-        address.phase = Phase.READY
-        self._measure(address)
         if address.waiting:
+            address.phase = Phase.READY
             address.lane.ready.append(address)
+            self._measure(address)
         else:
+            if address.is_full:
+                self._measure(address)
             del self.busy[address.function_type, address.id]
 
     def failed(self, address: BusyAddress, error: str, now_ms: int, retry_deadline_ms: int) -> bool:
@@ -282,7 +274,7 @@ class Addresses:
 
     def bury(self, address: BusyAddress) -> Message:
         """Take the first message away, with the history of its failures; the address goes on with the rest."""
-        key = address.waiting.popleft()
+        key = address.waiting.pop(0)
         message = self._queue.live[key]
         address.in_flight = 0
         self._queue.remove(key)

@@ -189,7 +189,10 @@ class Worker:
             self._lane_by_type[name] = self._lanes[AWAITING if call is None else INLINE]
 
     def _metrics_of(self, function_type: str) -> FunctionMetrics:
-        return self._metrics.setdefault(function_type, FunctionMetrics())
+        metrics = self._metrics.get(function_type)
+        if metrics is None:
+            metrics = self._metrics[function_type] = FunctionMetrics()
+        return metrics
 
     def _lane_of(self, function_type: str) -> Lane:
         lane = self._lane_by_type.get(function_type)
@@ -476,11 +479,12 @@ class Worker:
             self._run_lane(lane, limit)
 
     def _run_lane(self, lane: Lane, limit: int) -> None:
+        ready, functions = lane.ready, self._functions
         for _ in range(limit):
-            if not lane.can_start:
+            if not ready or lane.in_flight >= lane.limit:
                 return
-            address = lane.ready.popleft()
-            function = self._functions.get(address.function_type)
+            address = ready.popleft()
+            function = functions.get(address.function_type)
             if function is None:
                 address.error = f"no function {address.function_type!r} in this application; it has {', '.join(self._functions)}"
                 address.in_flight = 0
@@ -595,37 +599,37 @@ class Worker:
         # All or nothing: what can be wrong was checked before, so that an exception in here is a bug of
         # ours and ends the worker. Taken for a failure of the function, half the effects would stay.
         writes, sends, delayed, egress = effects
-        functions, key_group_count = self._functions, self.config.key_group_count
-        metrics = functions[function_type][3]
-        owners, worker, out, mailbox = self._owners, self.config.worker, self._out, self._mailbox
-        for target_type, target_id, value_type, value in sends:
-            if target_type not in functions and target_type.startswith(REPLY_PREFIX):
-                self._reply(id, target_type, target_id, value_type, value)
-                continue
-            self.counters.emitted += 1
-            owner = owners[xxh3_64_intdigest(target_id.encode()) % key_group_count]
-            message = (target_type, target_id, function_type, id, value_type, value)
-            if owner == worker:
-                metrics.out_local += 1
-                mailbox.append(message)
-            else:
-                metrics.out_remote += 1
-                out[owner].buffer.append(message)
+        functions = self._functions
+        _, tables, _, metrics = functions[function_type]
+        if sends:
+            key_group_count = self.config.key_group_count
+            owners, worker, out, mailbox = self._owners, self.config.worker, self._out, self._mailbox
+            for target_type, target_id, value_type, value in sends:
+                if target_type not in functions and target_type.startswith(REPLY_PREFIX):
+                    self._reply(id, target_type, target_id, value_type, value)
+                    continue
+                self.counters.emitted += 1
+                owner = owners[xxh3_64_intdigest(target_id.encode()) % key_group_count]
+                message = (target_type, target_id, function_type, id, value_type, value)
+                if owner == worker:
+                    metrics.out_local += 1
+                    mailbox.append(message)
+                else:
+                    metrics.out_remote += 1
+                    out[owner].buffer.append(message)
         if delayed:
             self._apply_delayed(function_type, id, delayed)
         if egress:
-            shard = self._shards[key_group_of(id, key_group_count)]
+            shard = self._shards[key_group_of(id, self.config.key_group_count)]
             self.counters.egress_rows += len(egress)
             metrics.out_egress += len(egress)
             for typename, value_type, value in egress:
                 self._outbox.add_egress(shard, typename, value_type, value)
-        if writes:
-            tables = functions[function_type][1]
-            for index, data in writes.items():
-                if data is None:
-                    tables[index].delete(id)
-                else:
-                    tables[index].put(id, data)
+        for index, data in writes.items():
+            if data is None:
+                tables[index].delete(id)
+            else:
+                tables[index].put(id, data)
 
     def _check(self, id: str, delayed: list[Delayed]) -> None:
         changed: dict[str, bool] = {}
@@ -666,14 +670,14 @@ class Worker:
         assert address.phase is Phase.IN_FLIGHT, (
             f"invocation {invocation_id} of an address in phase {address.phase}"
         )
-        if error is None and effects is not None:
+        if error is None and effects is not None and effects[2]:
             try:
                 self._check(address.id, effects[2])
             except UserCodeError as refused:
                 error = describe_error(refused)
-            else:
-                self._apply(address.function_type, address.id, effects)
         if error is None:
+            if effects is not None:
+                self._apply(address.function_type, address.id, effects)
             self._succeeded(address)
         else:
             self._failed(address, error)

@@ -696,7 +696,7 @@ MUTANTS = [
     Mutant(
         "last-message-buried",
         ADDRESSES,
-        "        key = address.waiting.popleft()\n        message",
+        "        key = address.waiting.pop(0)\n        message",
         "        key = address.waiting.pop()\n        message",
         "the wrong message of an address becomes a letter, and the bad one stays",
     ),

@@ -37,6 +37,8 @@ PIECES_MAX: Final = 10_000
 _VARINTS: Final = [bytes((n,)) for n in range(0x80)] + [
     bytes((n & 0x7F | 0x80, n >> 7)) for n in range(0x80, 0x4000)
 ]
+_MODIFY: Final = protocol.FromFunction.PersistedValueMutation.MODIFY
+_DELETE: Final = protocol.FromFunction.PersistedValueMutation.DELETE
 _EXPIRE_MODES: Final[Mapping[int, ExpireMode]] = {1: "after_write", 2: "after_call"}
 
 
@@ -180,19 +182,25 @@ def decode_answer(
         raise BadAnswer(
             f"the service of {function_type} answered {len(body)} bytes that are no FromFunction: {error}"
         ) from None
-    kind = answer.WhichOneof("response")
-    if kind is None:
-        return None
-    if kind == "incomplete_invocation_context":
-        return _missing_states(answer.incomplete_invocation_context, function_type)
+    # Each look at a field costs about as much as parsing all of this, so nothing is looked at twice.
     result = answer.invocation_result
-    sends = [_send(message, function_type) for message in result.outgoing_messages]
-    delayed = [_delayed(message, function_type) for message in result.delayed_invocations]
-    egress = [_egress(message, function_type, egresses) for message in result.outgoing_egresses]
-    writes = _writes(result.state_mutations, function_type, tables, indexes)
-    if not (writes or sends or delayed or egress):
-        return None
-    return writes, sends, delayed, egress
+    writes: dict[int, bytes | None] = {}
+    sends: list[Send] = []
+    delayed: list[Delayed] = []
+    egress: list[Egress] = []
+    if mutations := result.state_mutations:
+        writes = _writes(mutations, function_type, tables, indexes)
+    if messages := result.outgoing_messages:
+        sends = [_send(message, function_type) for message in messages]
+    if invocations := result.delayed_invocations:
+        delayed = [_delayed(invocation, function_type) for invocation in invocations]
+    if records := result.outgoing_egresses:
+        egress = [_egress(record, function_type, egresses) for record in records]
+    if writes or sends or delayed or egress:
+        return writes, sends, delayed, egress
+    if answer.HasField("incomplete_invocation_context"):
+        return _missing_states(answer.incomplete_invocation_context, function_type)
+    return None
 
 
 def _missing_states(
@@ -285,20 +293,22 @@ def _writes(
                 f"{function_type} changes state {mutation.state_name!r}, which it has not declared; declared: "
                 f"{', '.join(sorted(indexes)) or 'none'}"
             )
-        if mutation.mutation_type == protocol.FromFunction.PersistedValueMutation.DELETE:
-            writes[index] = None
-        elif mutation.mutation_type == protocol.FromFunction.PersistedValueMutation.MODIFY:
+        kind = mutation.mutation_type
+        if kind == _MODIFY:
             value, declared = mutation.state_value, tables[index].typename
-            if (value.typename or UNSET_TYPE) != declared:
+            typename = value.typename
+            if typename != declared and (typename or UNSET_TYPE) != declared:
                 raise BadAnswer(
-                    f"{function_type} writes a value of type {value.typename!r} into state "
+                    f"{function_type} writes a value of type {typename!r} into state "
                     f"{mutation.state_name!r}, which is {declared}; nothing was changed. Write {declared} again, "
                     "or give the state another name"
                 )
             writes[index] = value.value
+        elif kind == _DELETE:
+            writes[index] = None
         else:
             raise BadAnswer(
                 f"{function_type} changes state {mutation.state_name!r} by a mutation of kind "
-                f"{mutation.mutation_type}, which is unknown"
+                f"{kind}, which is unknown"
             )
     return writes
