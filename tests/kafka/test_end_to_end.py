@@ -182,6 +182,16 @@ def test_every_record_is_written_exactly_once_whatever_dies(broker: Broker, tmp_
         assert differences(topics.consumed(4_000), topics.expected()) == {}
 
 
+def test_an_application_that_begins_anew_writes_everything_again(broker: Broker) -> None:
+    topics = Topics(broker, "exactly-once")
+    with LocalApplication(functions, module=topics.module, name=topics.name):
+        topics.produce(100)
+        assert topics.consumed(100) == topics.expected()
+    with LocalApplication(functions, module=topics.module, name=topics.name):  # the same name, nothing kept
+        found = topics.consumed(200)
+    assert found == {key: records * 2 for key, records in topics.expected().items()}
+
+
 @pytest.mark.parametrize("semantic", ["exactly-once", "at-least-once"])
 def test_headers_come_through_a_crash(broker: Broker, tmp_path: Path, semantic: str) -> None:
     topics = Topics(broker, semantic, target="shop/forward", deliver="record")

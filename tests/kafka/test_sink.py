@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 from statefun_ray.core.key_groups import EGRESS_SHARDS_DEFAULT
 from statefun_ray.core.outbox import EgressRow
 from statefun_ray.io.egress import SinkUnavailable
-from statefun_ray.io.kafka.sink import REGISTER_TOPIC, KafkaSink, SinkFenced
+from statefun_ray.io.kafka.sink import REGISTER_TOPIC, KafkaSink, SinkFenced, group_name
 from statefun_ray.module.model import KafkaEgress
 from statefun_sdk.egress import kafka_egress_message, kafka_tombstone_message
 from statefun_sdk.errors import UserValueError
@@ -35,6 +35,7 @@ class Egress:
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self.app = f"app-{next(_numbers)}"
+        self.incarnation = "first"
         self.topic = f"sink-{self.app}"
         broker.create(self.topic)
         self.is_current = True
@@ -60,6 +61,7 @@ class Egress:
         sink = KafkaSink(
             config,
             app=self.app,
+            incarnation=lambda: self.incarnation,
             worker=worker,
             worker_count=workers,
             slot_count=slots,
@@ -150,6 +152,25 @@ def test_the_next_generation_goes_on_above_the_registers(egress: Egress) -> None
     assert egress.values(3) == ["0", "1", "2"]
 
 
+def test_a_new_storage_has_new_registers_and_fences_nobody(egress: Egress) -> None:
+    old = egress.sink()
+    old.publish([(1, egress.rows(0, 1))])
+    egress.incarnation = "second"
+    egress.sink().publish([(1, egress.rows(0, 1))])
+    old.publish([(1, egress.rows(2))])
+    assert egress.values(5) == ["0", "1", "0", "1", "2"]
+
+
+def test_a_storage_from_before_there_were_incarnations_keeps_its_registers(egress: Egress) -> None:
+    egress.incarnation = ""
+    egress.sink().publish([(1, egress.rows(0))])
+    assert egress.broker.committed(f"statefun-ray.{egress.app}.shop.out", REGISTER_TOPIC, 1) == 1
+
+
+def test_names_of_registers_are_different_for_different_egresses() -> None:
+    assert group_name("app", "i", "a.b/c") != group_name("app", "i", "a/b.c")
+
+
 def test_a_worker_of_an_earlier_generation_is_fenced(egress: Egress) -> None:
     zombies = [egress.sink(worker=worker, workers=3, slots=3) for worker in range(3)]
     zombies[2].publish([(5, egress.rows(0))])
@@ -225,6 +246,7 @@ def test_a_broker_that_is_not_there_is_tried_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("statefun_ray.io.kafka.sink.DELIVERY_S", 0.5)
     gone = Egress.__new__(Egress)
     gone.broker, gone.app, gone.topic, gone.sinks, gone.rejected = Broker("127.0.0.1:1"), "a", "t", [], []
+    gone.incarnation = ""
     with pytest.raises(SinkUnavailable, match="kafka egress shop/out"):
         gone.sink()
     with pytest.raises(SinkUnavailable, match="not written"):
@@ -239,6 +261,7 @@ def test_a_register_topic_with_too_few_partitions_is_refused(egress: Egress) -> 
     larger = KafkaSink(
         config,
         app=egress.app,
+        incarnation=str,
         worker=0,
         worker_count=1,
         slot_count=1,

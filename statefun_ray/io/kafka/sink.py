@@ -67,6 +67,7 @@ class KafkaSink:
         egress: KafkaEgress,
         *,
         app: str,
+        incarnation: Callable[[], str],
         worker: int,
         worker_count: int,
         slot_count: int,
@@ -78,7 +79,9 @@ class KafkaSink:
 
         Args:
             egress: where to.
-            app: names transactional ids and registers.
+            app: names transactional ids and registers, together with
+            incarnation: which application of that name it is, from its storage; may block. Empty
+                for a storage that knows none: then the name is all there is.
             worker, worker_count: which worker of how many.
             slot_count: the largest number of workers that may still be publishing somewhere.
             shard_count: of the application.
@@ -91,14 +94,15 @@ class KafkaSink:
         """
         self._egress = egress
         self._where = f"kafka egress {egress.id}"
-        self._app = app
+        self._app, self._incarnation = app, incarnation
         self._worker, self._worker_count = worker, worker_count
         self._slot_count = max(slot_count, worker_count)
         self._shard_count = shard_count
         self._is_current = is_current
         self._on_rejected = on_rejected
         self._is_exact = egress.semantic == "exactly-once"
-        self._group = f"statefun-ray.{app}.{egress.id.replace('/', '.')}"
+        self._group = ""
+        """Names registers and transactional ids; known once this is open."""
         self._registers: dict[int, int] = {}
         """Shard -> sequence of its next row, as far as read since the producer was made."""
         self._producer: Producer | None = None
@@ -116,6 +120,7 @@ class KafkaSink:
         """
         if not self._is_exact:
             return
+        self._group = group_name(self._app, self._incarnation(), self._egress.id)
         try:
             self._create_register_topic()
             for slot in range(self._worker, self._slot_count, self._worker_count):
@@ -346,6 +351,18 @@ class _Deliveries:
             raise KafkaException(self.error)
         if self.left:
             raise SinkUnavailable(f"{self.left} records were not written within {DELIVERY_S:g} s")
+
+
+def group_name(app: str, incarnation: str, egress: str) -> str:
+    """Return what the registers of an egress, and its transactional ids, are called.
+
+    A storage that is new has registers that are new: with those of the storage before, whose rows
+    had the same numbers, the first records would be taken for written.
+    """
+    if not incarnation:
+        # As they were called before there were incarnations: other names would write records again.
+        return f"statefun-ray.{app}.{egress.replace('/', '.')}"
+    return f"statefun-ray.{app}.{incarnation}.{egress}"
 
 
 def make_producer(properties: Mapping[str, Any], where: str) -> Producer:
