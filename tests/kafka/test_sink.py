@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from statefun_ray.core.key_groups import EGRESS_SHARDS_DEFAULT
 from statefun_ray.core.outbox import EgressRow
@@ -231,6 +231,83 @@ def test_a_record_that_is_too_large_is_told_and_the_rest_goes_on(egress: Egress)
     [(shard, sequence, why)] = egress.rejected
     assert (shard, sequence) == (0, 1)
     assert "too large" in why
+
+
+SURE = ["exactly-once", "at-least-once"]
+
+
+@pytest.mark.parametrize("semantic", SURE)
+def test_a_record_for_a_topic_that_cannot_be_is_told_and_the_rest_goes_on(
+    egress: Egress, semantic: str
+) -> None:
+    sink = egress.sink(semantic)
+    rows = [row(0, egress.topic), row(1, "no topic/has this name"), row(2, "a\0b"), row(3, egress.topic)]
+    sink.publish([(0, rows)])
+    sink.publish([(0, [row(4, egress.topic)])])
+    assert egress.values(3) == ["0", "3", "4"]
+    assert sorted(sequence for _, sequence, _ in egress.rejected) == [1, 2]
+
+
+class Request:
+    """A producer of one request at a time, for a broker that refuses a request for one record in it."""
+
+    refusal = KafkaError.MSG_SIZE_TOO_LARGE
+
+    def __init__(self, properties: dict[str, Any], **options: Any) -> None:
+        self._producer = Producer(properties, **options)
+        self._waiting: list[tuple[tuple[Any, ...], Any, dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def produce(self, *record: Any, on_delivery: Any, **more: Any) -> None:
+        self._waiting.append((record, on_delivery, more))
+
+    def purge(self, **which: bool) -> None:
+        self._waiting.clear()
+        self._producer.purge(**which)
+
+    def flush(self, timeout: float) -> int:
+        waiting, self._waiting = self._waiting, []
+        is_refused = any(value.startswith(b"bad") for (_, value, _), _, _ in waiting)
+        for record, on_delivery, more in waiting:
+            if is_refused:
+                on_delivery(KafkaError(self.refusal), None)
+            else:
+                self._producer.produce(*record, on_delivery=on_delivery, **more)
+        return self._producer.flush(timeout)
+
+
+@pytest.mark.parametrize("semantic", SURE)
+def test_what_a_request_is_refused_for_is_found_and_the_rest_goes_on(
+    egress: Egress, semantic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("statefun_ray.io.kafka.sink.Producer", Request)
+    sink = egress.sink(semantic)
+    values = ["a", "bad 1", "b", "bad 2", "c"]
+    sink.publish([(0, [row(sequence, egress.topic, value) for sequence, value in enumerate(values)])])
+    assert egress.values(3) == ["a", "b", "c"]
+    assert [sequence for _, sequence, _ in egress.rejected] == [1, 3]
+
+
+def test_at_least_once_does_not_write_again_what_was_delivered(
+    egress: Egress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Shaky(Request):
+        refusal = KafkaError._TIMED_OUT
+
+    monkeypatch.setattr("statefun_ray.io.kafka.sink.Producer", Shaky)
+    sink = egress.sink("at-least-once")
+    sink._alone = {(0, 1)}  # a request of its own, so that it fails by itself
+    rows = [row(0, egress.topic, "a"), row(1, egress.topic, "bad"), row(2, egress.topic, "b")]
+    for _ in range(3):
+        with pytest.raises(SinkUnavailable):
+            sink.publish([(0, rows)])
+    assert egress.values(2) == ["a", "b"]
+    assert egress.rejected == []
+    rows[1] = row(1, egress.topic, "c")
+    sink.publish([(0, [*rows, row(3, egress.topic, "d")])])
+    assert egress.values(4) == ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize("semantic", ["at-least-once", "none"])
