@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -99,6 +100,39 @@ def test_rows_become_records_with_key_and_topic(egress: Egress) -> None:
     [second] = egress.broker.consume(other, 1)
     assert (first.key(), first.value()) == (b"k", b"x")
     assert (second.key(), second.value()) == (None, b"y")
+
+
+JAVA_HASHES = {
+    "21": -973932308,
+    "foobar": -790332482,
+    "a-little-bit-long-string": -985981536,
+    "a-little-bit-longer-string": -1486304829,
+    "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
+    "abc": 479470107,
+}
+"""What ``Utils.murmur2`` of Kafka's Java client makes of some keys, from the tests of Kafka itself."""
+
+
+@pytest.mark.parametrize("semantic", ["exactly-once", "at-least-once", "none"])
+def test_a_key_has_the_partition_that_java_clients_give_it(egress: Egress, semantic: str) -> None:
+    topic = f"{egress.topic}-{semantic}"
+    egress.broker.create(topic, 7)
+    rows = [row(sequence, topic, "x", key) for sequence, key in enumerate(JAVA_HASHES)]
+    egress.sink(semantic).publish([(0, rows)])
+    found = {}
+    for record in egress.broker.consume(topic, len(rows)):
+        key = record.key()
+        assert isinstance(key, bytes)
+        found[key.decode()] = record.partition()
+    assert found == {key: (java & 0x7FFFFFFF) % 7 for key, java in JAVA_HASHES.items()}
+
+
+def test_a_partitioner_that_is_named_is_taken(egress: Egress) -> None:
+    topic = egress.topic + "-crc"
+    egress.broker.create(topic, 7)
+    egress.sink(partitioner="consistent").publish([(0, [row(0, topic, "x", "foobar")])])
+    [record] = egress.broker.consume(topic, 1)
+    assert record.partition() == zlib.crc32(b"foobar") % 7
 
 
 def rows_of(*messages: EgressMessage) -> list[EgressRow]:

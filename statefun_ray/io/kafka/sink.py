@@ -41,6 +41,10 @@ logger = logging.getLogger(__name__)
 REGISTER_TOPIC: Final = "statefun-ray.registers"
 """Its partitions are numbered like egress shards; nothing is ever written to it but offsets."""
 
+PARTITIONER: Final = "murmur2_random"
+"""What Kafka's Java clients do, and so StateFun: a key of a topic that they wrote to has the same partition
+here. librdkafka's own default is another hash. A property of this name wins."""
+
 BROKER_S: Final = 10.0
 """For one answer of the broker."""
 
@@ -489,7 +493,7 @@ def make_producer(properties: Mapping[str, Any], where: str) -> Producer:
         UserValueError: librdkafka does not take them.
     """
     try:
-        return Producer(dict(properties), logger=logger)
+        return Producer({"partitioner": PARTITIONER, **properties}, logger=logger)
     except KafkaException as error:
         raise refused_by_client(error, where) from error
 
