@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -180,6 +181,17 @@ def test_every_record_is_written_exactly_once_whatever_dies(broker: Broker, tmp_
         app.restart(workers=1)
         topics.produce(500)
         assert differences(topics.consumed(4_000), topics.expected()) == {}
+
+
+def test_a_stop_takes_leave_of_what_is_not_waited_for(broker: Broker) -> None:
+    topics = Topics(broker, "none")
+    properties = {**topics.module.kafka_egresses[0].properties, "linger.ms": "60000"}
+    module = replace(topics.module, kafka_egresses=(KafkaEgress("shop/out", "none", 0, properties),))
+    with LocalApplication(functions, module=module, name=topics.name) as app:
+        topics.produce(100)
+        app.wait_until(lambda: app.status()["processed"] == 200)
+        app.stop()
+    assert topics.consumed(100) == topics.expected()
 
 
 def test_an_application_that_begins_anew_writes_everything_again(broker: Broker) -> None:

@@ -344,6 +344,14 @@ def test_at_least_once_does_not_write_again_what_was_delivered(
     assert egress.values(4) == ["a", "b", "c", "d"]
 
 
+def test_nothing_is_left_behind_by_an_orderly_end(egress: Egress) -> None:
+    sink = egress.sink("none", linger_ms="60000")  # the client would wait for more
+    sink.publish([(0, egress.rows(*range(100)))])
+    sink.flush(10)
+    sink.close()
+    assert len(egress.values(100)) == 100
+
+
 @pytest.mark.parametrize("semantic", ["at-least-once", "none"])
 def test_without_exactly_once_there_is_no_register(egress: Egress, semantic: str) -> None:
     sink = egress.sink(semantic)

@@ -195,6 +195,17 @@ class KafkaSink:
             self._drop_producer()
             raise
 
+    def flush(self, timeout_s: float) -> None:
+        """Wait for what ``none`` has not waited for; the others have nothing left here."""
+        if self._egress.semantic != "none" or not self._in_use.acquire(timeout=timeout_s):
+            return  # a batch that is being published is in the last snapshot
+        try:
+            left = self._producer.flush(timeout_s) if self._producer is not None else 0
+        finally:
+            self._in_use.release()
+        if left:
+            logger.warning("%s: %d records were not written within %g s", self._where, left, timeout_s)
+
     def close(self) -> None:
         """Let go of the connections, after the batch that is being published if there is one."""
         self._is_closed = True
