@@ -68,7 +68,8 @@ class Splits:
     def is_late(self, split: str) -> bool:
         """Whether the restored snapshot knew other splits of its topic: it was added since.
 
-        Then all its records came after the start, and none may be left out.
+        Then all its records came after the start, and none may be left out. What was added since
+        this worker began, the source finds out by itself.
         """
         return split.rpartition("/")[0] in self._known_topics
 

@@ -13,7 +13,7 @@ import pytest
 
 from statefun_checkpoints.model import Position
 from statefun_ray.core.message import Message
-from statefun_ray.core.splits import Splits, split_name
+from statefun_ray.core.splits import Splits, reader_of, split_name
 from statefun_ray.io.kafka import source as source_module
 from statefun_ray.io.kafka.source import KafkaSource
 from statefun_ray.module.model import KafkaIngress, KafkaTopic, StartupPosition
@@ -137,6 +137,22 @@ async def test_a_partition_that_came_later_is_read_from_its_beginning(broker: Br
     restored = [Position(split_name("shop/in", topic, 0), 0, 64, 0)]
     async with reading(ingress(broker, topic), restored) as reader:  # "latest" would leave it out
         await until(lambda: reader.ids == ["late"])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_partition_added_while_reading_is_read_from_its_beginning(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(source_module, "DISCOVERY_S", 0.2)
+    topic = new_topic(broker)
+    broker.produce(topic, [("old", b"x")])
+    config = ingress(broker, topic)
+    adding = reader_of(split_name("shop/in", topic, 1), workers)  # with two, it reads nothing before
+    async with reading(config, worker=adding, workers=workers) as reader:
+        await until(lambda: topic in reader.source._first_partitions)
+        broker.add_partitions(topic, 2)
+        broker.produce(topic, [("new", b"x")], partition=1)
+        await until(lambda: reader.ids == ["new"])
 
 
 async def test_specific_offsets_and_the_reset_position_for_others(broker: Broker) -> None:

@@ -105,6 +105,8 @@ class KafkaSource:
         self._on_chunk, self._on_failed = on_chunk, on_failed
         self._loop = asyncio.get_running_loop()
         self._topics = {topic.topic: topic for topic in ingress.topics}
+        self._first_partitions: dict[str, frozenset[int]] = {}
+        """Topic -> what it had when it was first seen; others were added since. The thread's own."""
         self._trouble = ""
         self._consumer = open_consumer(ingress, self._note_trouble)
         self._chunks: deque[Chunk] = deque()
@@ -173,6 +175,8 @@ class KafkaSource:
                 metadata = self._consumer.list_topics(name, timeout=BROKER_S).topics[name]
                 if metadata.error is not None:
                     raise KafkaException(metadata.error)
+                # All of them, whoever reads them: a worker that has none may be given the next one.
+                self._first_partitions.setdefault(name, frozenset(metadata.partitions))
                 new = {
                     (name, partition): split
                     for partition in sorted(metadata.partitions)
@@ -201,7 +205,7 @@ class KafkaSource:
             position = self._splits.position(split)
             if position is not None:
                 result[topic, partition] = position
-            elif self._splits.is_late(split):
+            elif self._splits.is_late(split) or partition not in self._first_partitions[topic]:
                 result[topic, partition] = self._watermark(topic, partition, "earliest")
             else:
                 fresh.append(TopicPartition(topic, partition))
