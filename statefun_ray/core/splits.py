@@ -96,6 +96,16 @@ class Splits:
             raise ValueError(f"{split} continues at {position}, expected {before} or more")
         self._positions[split] = position
 
+    def reset(self, split: str, position: int) -> None:
+        """Go on at ``position``, which may lie before: what was to be read next does not exist.
+
+        Raises:
+            ValueError: the split was never opened.
+        """
+        if split not in self._positions:
+            raise ValueError(f"{split} is to go on at {position} and was never opened")
+        self._positions[split] = position
+
     def positions(self) -> list[Position]:
         """Return the rows for a snapshot; splits that are not read at present keep theirs."""
         return [

@@ -32,6 +32,11 @@ class Broker:
         admin = AdminClient({"bootstrap.servers": self.address})
         admin.create_topics([NewTopic(topic, num_partitions=partitions)])[topic].result(10)
 
+    def delete(self, topic: str) -> None:
+        """Delete a topic."""
+        admin = AdminClient({"bootstrap.servers": self.address})
+        admin.delete_topics([topic])[topic].result(10)
+
     def add_partitions(self, topic: str, partitions: int) -> None:
         """Let a topic have this many."""
         admin = AdminClient({"bootstrap.servers": self.address})

@@ -194,6 +194,27 @@ def test_a_stop_takes_leave_of_what_is_not_waited_for(broker: Broker) -> None:
     assert topics.consumed(100) == topics.expected()
 
 
+def test_a_topic_that_was_created_anew_does_not_stop_an_application(broker: Broker, tmp_path: Path) -> None:
+    topics = Topics(broker, "exactly-once", partitions=1)
+    ingress = replace(topics.module.kafka_ingresses[0], reset="earliest")
+    module = replace(topics.module, kafka_ingresses=(ingress,))
+    with LocalApplication(functions, module=module, name=topics.name, storage=tmp_path / "storage") as app:
+        topics.produce(40)
+        assert topics.consumed(40) == topics.expected()
+        app.crash()
+        broker.delete(topics.input)
+        broker.create(topics.input)
+        topics.produce(20)
+        app.start()
+        assert topics.consumed(60) == topics.expected()
+        assert app.status()["generation"] == 2
+        app.crash()
+        app.start()  # its snapshots know the new positions
+        topics.produce(20)
+        assert topics.consumed(80) == topics.expected()
+        assert app.status()["generation"] == 3
+
+
 def test_an_application_that_begins_anew_writes_everything_again(broker: Broker) -> None:
     topics = Topics(broker, "exactly-once")
     with LocalApplication(functions, module=topics.module, name=topics.name):

@@ -64,6 +64,9 @@ class Reader:
 
     def take(self) -> None:
         while self.is_taking and (chunk := self.source.take()) is not None:
+            if chunk.is_reset:
+                self.splits.reset(chunk.split, chunk.next_position)
+                continue
             self.splits.advance(chunk.split, chunk.next_position)
             self.taken += chunk.messages
             self.rejected += [(target, letter, why) for target, letter, _, _, why in chunk.rejected]
@@ -174,6 +177,38 @@ async def test_a_date(broker: Broker) -> None:
     async with reading(ingress(broker, topic, startup=startup)) as reader:
         await until(lambda: len(reader.messages) == 2)
         assert reader.ids == ["-20", "-10"]
+
+
+@pytest.mark.parametrize(("reset", "ids"), [("earliest", ["0", "1", "2", "new"]), ("latest", ["new"])])
+@pytest.mark.parametrize("is_restored", [True, False])
+async def test_an_offset_that_does_not_exist_is_replaced_by_the_reset_position(
+    broker: Broker, reset: str, ids: list[str], is_restored: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = new_topic(broker)
+    broker.produce(topic, [(str(number), b"x") for number in range(3)])
+    split = split_name("shop/in", topic, 0)
+    restored = [Position(split, 0, 64, 1_000)] if is_restored else []
+    startup = StartupPosition("specific-offsets", ((topic, 0, 1_000),))
+    async with reading(ingress(broker, topic, startup=startup, reset=reset), restored) as reader:
+        await until(lambda: "offset 1000 of topic" in caplog.text)
+        broker.produce(topic, [("new", b"x")])
+        await until(lambda: reader.ids == ids)
+        assert reader.splits.positions() == [Position(split, 0, 64, 4)]
+
+
+async def test_a_topic_that_is_created_anew_is_read_again(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "RETRY_S", 0.1)
+    topic = new_topic(broker)
+    broker.produce(topic, [(str(number), b"x") for number in range(5)])
+    async with reading(ingress(broker, topic, startup=EARLIEST, reset="earliest")) as reader:
+        await until(lambda: len(reader.ids) == 5)
+        broker.delete(topic)
+        broker.create(topic)
+        broker.produce(topic, [("again", b"x")])
+        await until(lambda: reader.ids[5:] == ["again"], 20)
+        assert reader.splits.positions() == [Position(split_name("shop/in", topic, 0), 0, 64, 1)]
 
 
 async def test_group_offsets_are_where_a_snapshot_left_them(broker: Broker) -> None:
