@@ -9,6 +9,7 @@ from typing import Literal
 
 import pytest
 
+from statefun_ray.io.client import RequestFailed
 from statefun_ray.local import LocalApplication
 from statefun_ray.module.model import KafkaEgress, KafkaIngress, KafkaTopic, Module, StartupPosition
 from statefun_sdk import (
@@ -192,6 +193,26 @@ def test_a_stop_takes_leave_of_what_is_not_waited_for(broker: Broker) -> None:
         app.wait_until(lambda: app.status()["processed"] == 200)
         app.stop()
     assert topics.consumed(100) == topics.expected()
+
+
+def test_a_record_without_an_id_cannot_be_delivered_to_one(broker: Broker, tmp_path: Path) -> None:
+    topics = Topics(broker, "at-least-once", partitions=1)
+    storage = tmp_path / "storage"
+    with LocalApplication(functions, module=topics.module, name=topics.name, storage=storage) as app:
+        broker.produce(topics.input, [(None, b"a 1"), (None, b"a 2")])
+        app.wait_until(lambda: app.status()["dead_letters"] == 2)
+        letters = app.client.dead_letters()["dead_letters"]
+        assert [(one["id"], one["target_id"], one["caller"]) for one in letters] == [
+            (f"{topics.input}/0/0", None, None),
+            (f"{topics.input}/0/1", None, None),
+        ]
+        named = {"letters": [{"id": one["id"], "letter": one["letter"]} for one in letters]}
+        for choice in (named, {"all": True}, {"function": "shop/order"}):
+            with pytest.raises(RequestFailed, match="HTTP 409: These letters have no address") as refused:
+                app.client.tell_dead_letters("redrive", choice)
+            assert f"{topics.input}/0/0" in refused.value.detail
+        assert app.client.tell_dead_letters("drop", named) == (2, False, 0)
+        app.wait_until(lambda: app.status()["dead_letters"] == 0)
 
 
 def test_a_topic_that_was_created_anew_does_not_stop_an_application(broker: Broker, tmp_path: Path) -> None:
