@@ -317,18 +317,21 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
+    from statefun_ray.cluster.clients import all_problems
     from statefun_ray.module.load import load
 
     reading = load(arguments.files)
-    for problem in reading.problems:
+    problems = all_problems(reading, arguments.files)
+    for problem in problems:
         if arguments.json:
             _print_json(problem.as_json())
         else:
             print(problem)
+    errors = sum(problem.severity == "error" for problem in problems)
     if not arguments.json:
-        errors, warnings = len(reading.errors), len(reading.warnings)
+        warnings = len(problems) - errors
         print(f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}")
-    return 2 if reading.errors else 0
+    return 2 if errors else 0
 
 
 def _stop(arguments: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from statefun_ray.cluster import registry
+from statefun_ray.cluster.clients import INSTALL, NOT_INSTALLED, all_problems, needs_kafka
 from statefun_ray.cluster.deployment import (
     HTTP_DEFAULT,
     SNAPSHOT_INTERVAL_MS_DEFAULT,
@@ -128,9 +129,11 @@ def load_module(files: Sequence[str]) -> Module:
         BadModule: they cannot be used.
     """
     reading = load(files)
-    if reading.module is None:
-        raise BadModule(tuple(str(problem) for problem in reading.errors))
-    for warning in reading.warnings:
+    problems = all_problems(reading, files)
+    errors = tuple(str(problem) for problem in problems if problem.severity == "error")
+    if reading.module is None or errors:
+        raise BadModule(errors)
+    for warning in problems:
         print(warning, file=sys.stderr)
     return reading.module
 
@@ -142,19 +145,16 @@ def name_of_module(file: str) -> str:
 
 
 def _check_clients(module: Module) -> None:
-    if not module.kafka_ingresses and not module.kafka_egresses:
+    if not needs_kafka(module):
         return
     try:
         from statefun_ray.io.kafka.check import check_clients
+        from statefun_ray.io.kafka.properties import raise_errors
     except ModuleNotFoundError as error:
         if error.name != "confluent_kafka":
             raise
-        raise BadSetting(
-            "the module",
-            "Kafka in it, and confluent-kafka is not installed",
-            "pip install 'statefun-ray[kafka]' here and on every node",
-        ) from None
-    check_clients(module)
+        raise BadSetting("the module", f"Kafka in it, and {NOT_INSTALLED}", INSTALL) from None
+    check_clients(module, raise_errors)  # the rest was said when the file was read, or is said by the workers
 
 
 def _check_served_once(bound: Iterable[str], module: Module) -> None:

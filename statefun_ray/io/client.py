@@ -60,7 +60,7 @@ class Reply:
 class ToldLetters(NamedTuple):
     """What became of telling something to dead letters."""
 
-    count: int
+    told: int
     """How many were told, which is durable."""
     has_more: bool
     """There are more of that kind, to be told in the same way once these are gone."""

@@ -47,7 +47,9 @@ def read_kafka_ingress(spec: Field, parts: Parts) -> None:
     id = section.need("id", "the id of this ingress, namespace/name")
     id_text = id.typename()
     parts.claim("ingress", id_text, id)
-    properties = _properties(section)
+    where = f"kafka ingress {id_text}"
+    parts.places[where, ""] = id.place
+    properties = _properties(section, where, parts)
     if "auto.offset.reset" in properties:
         properties.pop("auto.offset.reset")
         section.need("properties", _PROPERTIES).warn(
@@ -177,7 +179,9 @@ def read_kafka_egress(spec: Field, parts: Parts) -> None:
     id = section.need("id", "the id of this egress, namespace/name")
     id_text = id.typename()
     parts.claim("egress", id_text, id)
-    properties = _properties(section)
+    where = f"kafka egress {id_text}"
+    parts.places[where, ""] = id.place
+    properties = _properties(section, where, parts)
     # Unlike that of an ingress, StateFun's egress insists on the key.
     _overwrite(section, properties, "address", "bootstrap.servers", _SERVERS, suffices=False)
     semantic, timeout_ms = _semantic(section.get("deliverySemantic"))
@@ -220,13 +224,14 @@ def _semantic(field: Field | None) -> tuple[str, int]:
 # --- both ---------------------------------------------------------------------------------------
 
 
-def _properties(section: Section) -> dict[str, str]:
+def _properties(section: Section, where: str, parts: Parts) -> dict[str, str]:
     field = section.get("properties")
     properties: dict[str, str] = {}
     for item in [] if field is None else field.items(_PROPERTIES):
         entry = item.single_entry("'- name: value'")
         if entry is not None:
             name, value = entry
+            parts.places[where, name] = value.place
             properties[name] = "" if value.is_empty_text else value.text("a value")
     return properties
 

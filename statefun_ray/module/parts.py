@@ -29,6 +29,8 @@ class Parts:
         self.playground_egress: PlaygroundEgress | None = None
         self.http_ingress = ""
         self.failure_policy = FailurePolicy()
+        self.places: dict[tuple[str, str], Place] = {}
+        """Who has clients, and a property of theirs -> where it is said; the id for the property ""."""
         self._claims: dict[tuple[str, str], Place] = {}
 
     def claim(self, what: str, name: str, field: Field) -> None:

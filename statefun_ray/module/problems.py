@@ -89,13 +89,18 @@ class Problems:
 
         What was noted twice, because two readers looked at one node, is there once.
         """
-        rank = {source: index for index, source in reversed(list(enumerate(sources)))}
-        return tuple(
-            sorted(
-                dict.fromkeys(self._found),
-                key=lambda problem: (rank[problem.place.source], problem.place.line),
-            )
+        return in_order(dict.fromkeys(self._found), sources)
+
+
+def in_order(problems: Iterable[Problem], sources: Iterable[str]) -> tuple[Problem, ...]:
+    """Return problems by file, in the order of ``sources``, and by line; what names no file comes last."""
+    rank = {source: index for index, source in reversed(list(enumerate(sources)))}
+    return tuple(
+        sorted(
+            problems,
+            key=lambda problem: (rank.get(problem.place.source, len(rank)), problem.place.line),
         )
+    )
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

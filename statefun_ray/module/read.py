@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from statefun_ray.module import tree
@@ -58,6 +58,9 @@ class Reading:
     """The application; None when there is an error."""
     problems: tuple[Problem, ...]
     """By file and line."""
+    places: Mapping[tuple[str, str], Place] = field(default_factory=dict)
+    """``kafka ingress <id>`` or ``kafka egress <id>`` and a property of it -> where it is said, for who
+    looks at properties later; with the property "" where its id is said."""
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -81,7 +84,7 @@ def read(sources: Sequence[tuple[str, str]]) -> Reading:
         _read_file(name, text, parts, problems)
     found = problems.in_order(name for name, _ in sources)
     has_error = any(problem.severity == "error" for problem in found)
-    return Reading(None if has_error else parts.module(), found)
+    return Reading(None if has_error else parts.module(), found, parts.places)
 
 
 def _read_file(source: str, text: str, parts: Parts, problems: Problems) -> None:

@@ -294,8 +294,8 @@ class Request:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._producer, name)
 
-    def produce(self, *record: Any, on_delivery: Any, **more: Any) -> None:
-        self._waiting.append((record, on_delivery, more))
+    def produce(self, topic: str, value: bytes, key: Any, *, on_delivery: Any, headers: Any) -> None:
+        self._waiting.append(((topic, value, key), on_delivery, {"headers": headers}))
 
     def purge(self, **which: bool) -> None:
         self._waiting.clear()
@@ -304,11 +304,11 @@ class Request:
     def flush(self, timeout: float) -> int:
         waiting, self._waiting = self._waiting, []
         is_refused = any(value.startswith(b"bad") for (_, value, _), _, _ in waiting)
-        for record, on_delivery, more in waiting:
+        for (topic, value, key), on_delivery, more in waiting:
             if is_refused:
                 on_delivery(KafkaError(self.refusal), None)
             else:
-                self._producer.produce(*record, on_delivery=on_delivery, **more)
+                self._producer.produce(topic, value, key, on_delivery=on_delivery, **more)
         return self._producer.flush(timeout)
 
 
@@ -393,8 +393,23 @@ def test_a_register_topic_with_too_few_partitions_is_refused(egress: Egress) -> 
 
 
 def test_wrong_properties_are_told_before_anything_starts(egress: Egress) -> None:
-    with pytest.raises(UserValueError, match=r"kafka egress shop/out.*lingerr"):
-        egress.sink(lingerr_ms="5")
+    with pytest.raises(UserValueError, match=r"kafka egress shop/out.*linger.ms"):
+        egress.sink(linger_ms="soon")
+
+
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [
+        ({"lingerr_ms": "5"}, "did you mean linger.ms?"),
+        ({"partitioner_class": "org.acme.Mine"}, "Java's default"),
+    ],
+)
+def test_a_property_that_is_left_out_is_told(
+    egress: Egress, properties: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    egress.sink(**properties).publish([(0, egress.rows(0))])
+    assert egress.values(1) == ["0"]
+    assert said in caplog.text
 
 
 def test_what_is_no_record_is_kept_aside_and_the_rest_goes_on(egress: Egress) -> None:

@@ -354,7 +354,6 @@ async def test_a_broker_that_is_not_there_is_trouble_and_no_failure() -> None:
 @pytest.mark.parametrize(
     ("properties", "said"),
     [
-        ({"fech.max.bytes": "1"}, 'No such configuration property: "fech.max.bytes"'),
         ({"session.timeout.ms": "soon"}, "session.timeout.ms"),
         ({"ssl.truststore.location": "/x.jks"}, "ssl.ca.location"),
         ({"sasl.jaas.config": "org.apache.Kerberos required;"}, "sasl.jaas.config"),
@@ -373,6 +372,24 @@ async def test_properties_that_cannot_be_used_are_told_before_anything_starts(
     assert said in str(refused.value)
 
 
+async def test_a_property_that_nobody_knows_is_left_out_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    config = KafkaIngress(
+        "shop/in",
+        (KafkaTopic("t", "shop/order", ("shop/cart",)),),
+        properties={
+            "bootstrap.servers": "127.0.0.1:1",
+            "group.id": "g",
+            "fech.max.bytes": "1",
+            "my.own": "2",
+        },
+    )
+    reader = Reader(config, [])
+    reader.source._consumer.close()
+    assert "the property fech.max.bytes, which its client does not know" in caplog.text
+    assert "did you mean fetch.max.bytes?" in caplog.text
+    assert "my.own" in caplog.text
+
+
 def test_properties_of_a_jvm_are_translated_or_left_out() -> None:
     from statefun_ray.io.kafka.properties import client_properties, discovery_s
 
@@ -381,11 +398,13 @@ def test_properties_of_a_jvm_are_translated_or_left_out() -> None:
         "fetch.max.wait.ms": "100",
         "flink.partition-discovery.interval-millis": "5000",
         "sasl.jaas.config": 'x.PlainLoginModule required username="me" password="a\\"b";',
+        "ssl.endpoint.identification.algorithm": "",
     }
     assert client_properties(given, "here") == {
         "fetch.wait.max.ms": "100",
         "sasl.username": "me",
         "sasl.password": 'a"b',
+        "ssl.endpoint.identification.algorithm": "none",
     }
     assert discovery_s(given, 30.0) == 5.0
     assert discovery_s({}, 30.0) == 30.0

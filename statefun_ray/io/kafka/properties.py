@@ -1,18 +1,22 @@
 """Client properties: a module.yaml names those of Kafka's Java clients, librdkafka has its own.
 
 Most names are the same. Some are called otherwise, some mean nothing outside a JVM and are left
-out, some hold what only a JVM can read and are refused with what to say instead.
+out, some hold what only a JVM can read and are refused with what to say instead. A name that
+nobody knows is left out with a warning, as Java's clients do.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaException
 
+from statefun_ray.io.kafka.names import NAMES
+from statefun_ray.module.problems import nearest
 from statefun_sdk.errors import UserValueError
 
 logger = logging.getLogger(__name__)
@@ -26,6 +30,18 @@ _RENAMED: Final = {
     "ssl.keystore.certificate.chain": "ssl.certificate.pem",
     "ssl.keystore.key": "ssl.key.pem",
 }
+
+_ALIASES: Final = {
+    "acks": "request.required.acks",
+    "bootstrap.servers": "metadata.broker.list",
+    "compression.type": "compression.codec",
+    "delivery.timeout.ms": "message.timeout.ms",
+    "linger.ms": "queue.buffering.max.ms",
+    "max.in.flight": "max.in.flight.requests.per.connection",
+    "retries": "message.send.max.retries",
+    "sasl.mechanism": "sasl.mechanisms",
+}
+"""Names that librdkafka takes, and calls otherwise when it complains."""
 
 _JVM_ONLY: Final = frozenset(
     {
@@ -68,41 +84,152 @@ _REFUSED: Final = {
 _DISCOVERY: Final = "flink.partition-discovery.interval-millis"
 """Flink's own; the source reads it."""
 
+_WITHOUT_TRACE: Final = _JVM_ONLY - {"partitioner.class"}
+"""Nothing comes out differently without these."""
+
+_NAMED_BY_CLIENT: Final = re.compile(r'property:? "([^"]+)"|`([a-z._]+)`')
+
+Client = TypeVar("Client")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a property that its author should know."""
+
+    where: str
+    """The ingress or egress."""
+    name: str
+    """Of the property, as in the file; empty when the client does not say which it is."""
+    found: str
+    advice: str
+    is_error: bool = False
+    """Whether no client can be made with it; else it is left out."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.found}; {self.advice}"
+
+
 _LOGIN = re.compile(r'(username|password)\s*=\s*"((?:[^"\\]|\\.)*)"')
 
 
-def client_properties(properties: Mapping[str, str], where: str) -> dict[str, Any]:
-    """Return what librdkafka takes for the properties of a module.yaml.
+def client_properties(
+    properties: Mapping[str, str], where: str, found: Callable[[Finding], None] | None = None
+) -> dict[str, Any]:
+    """Return what is to be said to librdkafka for the properties of a module.yaml.
 
     Args:
         where: names the ingress or egress in errors.
+        found: told what is left out or cannot be used.
 
     Raises:
-        UserValueError: a property holds what only a JVM can read.
+        UserValueError: a property holds what only a JVM can read, and ``found`` is not given.
     """
+    found = _raise_or_log if found is None else found
     result: dict[str, Any] = {}
     for name, value in properties.items():
         if name in _REFUSED:
-            raise UserValueError(f"{where}: the property {name} cannot be used here; {_REFUSED[name]}")
-        if name == _DISCOVERY or name in _JVM_ONLY:
-            if name in _JVM_ONLY:
-                logger.info("property of a JVM left out where=%s name=%s", where, name)
-            continue
-        if name == "sasl.jaas.config":
-            result.update(_login(value, where))
-            continue
-        result[_RENAMED.get(name, name)] = value
+            found(Finding(where, name, f"the property {name} cannot be used here", _REFUSED[name], True))
+        elif name == "sasl.jaas.config":
+            login = dict(_LOGIN.findall(value))
+            if set(login) == {"username", "password"}:
+                result.update({f"sasl.{part}": text.replace('\\"', '"') for part, text in login.items()})
+            else:
+                found(Finding(where, name, _LOGIN_FOUND, _LOGIN_ADVICE, True))
+        elif name == "partitioner.class":
+            found(
+                Finding(
+                    where, name, f"the property {name}, which names a class of a JVM", _PARTITIONER_ADVICE
+                )
+            )
+        elif name == "ssl.endpoint.identification.algorithm":
+            result[name] = value or "none"
+        elif name in _WITHOUT_TRACE:
+            logger.info("property of a JVM left out where=%s name=%s", where, name)
+        elif name != _DISCOVERY:
+            result[_RENAMED.get(name, name)] = value
     return result
 
 
-def _login(jaas: str, where: str) -> dict[str, str]:
-    found = dict(_LOGIN.findall(jaas))
-    if set(found) != {"username", "password"}:
-        raise UserValueError(
-            f'{where}: sasl.jaas.config is understood with username="…" and password="…" only; '
-            "say sasl.username and sasl.password, or what else the mechanism needs, as properties"
+_PARTITIONER_ADVICE: Final = (
+    "it is left out, and keys have the partitions of Java's default; partitioner names one of librdkafka's"
+)
+_LOGIN_FOUND: Final = (
+    'a sasl.jaas.config without username="…" and password="…", which is all that is understood of it'
+)
+_LOGIN_ADVICE: Final = "say sasl.username and sasl.password, or what else the mechanism needs, as properties"
+
+
+def make_client(
+    make: Callable[[dict[str, Any]], Client],
+    given: Mapping[str, str],
+    where: str,
+    ours: Mapping[str, Any] | None = None,
+    found: Callable[[Finding], None] | None = None,
+) -> tuple[Client | None, dict[str, Any]]:
+    """Return a client, and the properties of the file that it took.
+
+    Args:
+        make: takes properties of librdkafka; raises `KafkaException` for those that cannot be.
+        given: properties of a module.yaml.
+        where: names the ingress or egress.
+        ours: properties that win.
+        found: told what is left out or cannot be used; then there may be no client.
+
+    Raises:
+        UserValueError: there is no client, and ``found`` is not given.
+    """
+    found = _raise_or_log if found is None else found
+    taken = client_properties(given, where, found)
+    while True:
+        try:
+            return make({**taken, **(ours or {})}), taken
+        except KafkaException as error:
+            finding = _said_by_client(error, where, given, taken)
+            found(finding)
+            name = _RENAMED.get(finding.name, finding.name)
+            if name not in taken:
+                return None, taken
+            del taken[name]  # and what is wrong besides?
+
+
+def _said_by_client(
+    error: KafkaException, where: str, given: Mapping[str, str], taken: Mapping[str, Any]
+) -> Finding:
+    cause = error.args[0]
+    text = (cause.str() if hasattr(cause, "str") else str(cause)).strip()
+    named = _NAMED_BY_CLIENT.search(text)
+    name = "" if named is None else named[1] or named[2]
+    others = [java for java, own in (*_RENAMED.items(), *_ALIASES.items()) if own == name]
+    name = next((java for java in others if java in given), name)
+    if "No such configuration property" in text and name in taken:
+        meant = nearest(name, NAMES | _RENAMED.keys())
+        hint = (
+            f"did you mean {meant}?"
+            if meant
+            else "the names are those of Kafka's Java clients or of librdkafka"
         )
-    return {f"sasl.{name}": value.replace('\\"', '"') for name, value in found.items()}
+        return Finding(
+            where, name, f"the property {name}, which its client does not know", f"it is left out; {hint}"
+        )
+    what = f"the property {name}," if name else "properties"
+    return Finding(
+        where, name, f"{what} with which no Kafka client can be made: {text}", "correct or remove it", True
+    )
+
+
+def raise_errors(finding: Finding) -> None:
+    """Be told of a finding, and raise it if it is an error.
+
+    Raises:
+        UserValueError: it is.
+    """
+    if finding.is_error:
+        raise UserValueError(str(finding))
+
+
+def _raise_or_log(finding: Finding) -> None:
+    raise_errors(finding)
+    logger.warning("%s", finding)
 
 
 def discovery_s(properties: Mapping[str, str], default_s: float) -> float:
@@ -112,10 +239,3 @@ def discovery_s(properties: Mapping[str, str], default_s: float) -> float:
     except ValueError:
         return default_s
     return max(0.0, interval_ms / 1000)
-
-
-def refused_by_client(error: KafkaException, where: str) -> UserValueError:
-    """Return what to say when librdkafka does not take its properties."""
-    cause = error.args[0]
-    text = cause.str() if hasattr(cause, "str") else str(cause)
-    return UserValueError(f"{where}: its Kafka client cannot be made: {text}; check the properties")

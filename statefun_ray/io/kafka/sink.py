@@ -32,7 +32,7 @@ from google.protobuf.message import DecodeError
 
 from statefun_ray.core.outbox import EgressRow
 from statefun_ray.io.egress import ShardRows, SinkUnavailable
-from statefun_ray.io.kafka.properties import client_properties, refused_by_client
+from statefun_ray.io.kafka.properties import make_client
 from statefun_ray.module.model import KafkaEgress
 from statefun_sdk.protocol import KafkaProducerRecord
 
@@ -143,8 +143,8 @@ class KafkaSink:
         self._register_reader: Consumer | None = None
         self._in_use = threading.Lock()
         self._is_closed = False
-        self._properties = client_properties(egress.properties, self._where)
-        make_producer(self._properties, self._where)  # finds wrong properties before anything starts
+        # Finds wrong properties before anything starts.
+        _, self._properties = make_client(make_producer, egress.properties, self._where)
 
     def open(self) -> None:
         """Fence earlier generations, so that none publishes what this one will.
@@ -229,7 +229,7 @@ class KafkaSink:
         if self._producer is None:
             is_sure = self._egress.semantic == "at-least-once"
             ours = {"enable.idempotence": True, "acks": "all"} if is_sure else {}
-            self._producer = make_producer({**ours, **self._properties}, self._where)
+            self._producer = make_producer({**ours, **self._properties})
         if self._egress.semantic == "none":
             self._produce(self._producer, batch, _Deliveries())
             self._producer.poll(0)
@@ -322,9 +322,7 @@ class KafkaSink:
             "acks": "all",
         }
         delivery_ms = min(timeout_ms, int(DELIVERY_S * 1000))
-        producer = make_producer(
-            {"delivery.timeout.ms": delivery_ms, **self._properties, **ours}, self._where
-        )
+        producer = make_producer({"delivery.timeout.ms": delivery_ms, **self._properties, **ours})
         # Ends whatever this slot left open, and stops whoever still thinks it is this slot.
         producer.init_transactions(BROKER_S)
         self._registers.clear()
@@ -497,16 +495,13 @@ def group_name(app: str, incarnation: str, egress: str) -> str:
     return f"statefun-ray.{app}.{incarnation}.{egress}"
 
 
-def make_producer(properties: Mapping[str, Any], where: str) -> Producer:
+def make_producer(properties: Mapping[str, Any]) -> Producer:
     """Return a producer with these properties of librdkafka.
 
     Raises:
-        UserValueError: librdkafka does not take them.
+        KafkaException: librdkafka does not take them.
     """
-    try:
-        return Producer({"partitioner": PARTITIONER, **properties}, logger=logger)
-    except KafkaException as error:
-        raise refused_by_client(error, where) from error
+    return Producer({"partitioner": PARTITIONER, **properties}, logger=logger)
 
 
 def _problem_of(record: KafkaProducerRecord) -> str:

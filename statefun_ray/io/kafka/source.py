@@ -36,7 +36,7 @@ from confluent_kafka import Message as Record
 from statefun_ray.core.dead_letters import Rejected
 from statefun_ray.core.message import Message
 from statefun_ray.core.splits import Splits, belongs_to, split_name
-from statefun_ray.io.kafka.properties import client_properties, discovery_s, refused_by_client
+from statefun_ray.io.kafka.properties import Finding, discovery_s, make_client
 from statefun_ray.module.model import KafkaIngress, KafkaTopic
 from statefun_sdk.kafka import RECORD_TYPENAME, Header, KafkaRecord, TimestampType, encode_record
 
@@ -117,7 +117,9 @@ class KafkaSource:
         self._lost: set[tuple[str, int]] = set()
         """Partitions that cannot be read where they were to be."""
         self._trouble = ""
-        self._consumer = open_consumer(ingress, self._note_trouble)
+        consumer = open_consumer(ingress, self._note_trouble)
+        assert consumer is not None, "nobody else was told what is wrong with it"
+        self._consumer = consumer
         self._chunks: deque[Chunk] = deque()
         self._has_room = threading.Condition()
         self._is_stopping = False
@@ -359,24 +361,32 @@ class KafkaSource:
             self._is_stopping = True
 
 
-def open_consumer(ingress: KafkaIngress, on_error: Callable[[KafkaError], None]) -> Consumer:
-    """Return a consumer that reads nothing yet.
+def open_consumer(
+    ingress: KafkaIngress,
+    on_error: Callable[[KafkaError], None],
+    found: Callable[[Finding], None] | None = None,
+) -> Consumer | None:
+    """Return a consumer that reads nothing yet; None if there can be none and ``found`` was told why.
 
     Raises:
-        UserValueError: a property that librdkafka does not take.
+        UserValueError: a property that librdkafka does not take, and ``found`` is not given.
     """
-    where = f"kafka ingress {ingress.id}"
-    properties = client_properties(ingress.properties, where)
-    # Where to go on then is decided by us: the snapshot has to know of it.
-    properties["auto.offset.reset"] = "error"
-    properties["enable.auto.commit"] = False
-    properties["enable.auto.offset.store"] = False
-    # The group is not joined, so nobody waits for a poll; while we are held back there is none.
-    properties["max.poll.interval.ms"] = 86_400_000
-    try:
-        return Consumer({**properties, "error_cb": on_error}, logger=logger)
-    except KafkaException as error:
-        raise refused_by_client(error, where) from error
+    ours = {
+        # Where to go on then is decided by us: the snapshot has to know of it.
+        "auto.offset.reset": "error",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # The group is not joined, so nobody waits for a poll; while we are held back there is none.
+        "max.poll.interval.ms": 86_400_000,
+        "error_cb": on_error,
+    }
+    return make_client(
+        lambda properties: Consumer(properties, logger=logger),
+        ingress.properties,
+        f"kafka ingress {ingress.id}",
+        ours,
+        found,
+    )[0]
 
 
 def _place_of(record: Record) -> Place:

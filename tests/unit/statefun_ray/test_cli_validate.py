@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from statefun_ray.cli import main
+from statefun_ray.cluster.errors import BadModule
+from statefun_ray.cluster.planning import load_module
 
 SOUND = "kind: io.statefun.playground.v1/ingress\nspec:\n  prot: 8090\n"
 WRONG = "kind: io.statefun.endpoints.v2/http\nspec:\n  functions: shop\n  urlPathTemplate: x\n"
@@ -61,6 +63,61 @@ def test_json_is_a_line_for_each_problem(capsys: pytest.CaptureFixture[str]) -> 
         "advice": "",
     }
     assert second["key"] == "spec.urlPathTemplate"
+
+
+KAFKA = """kind: io.statefun.kafka.v1/ingress
+spec:
+  id: shop/in
+  address: kafka:9092
+  consumerGroupId: shop
+  topics: [{topic: orders, valueType: shop/Order, targets: [shop/cart]}]
+  properties:
+    - fech.max.bytes: 1
+    - fetch.max.wait.ms: soon
+    - ssl.truststore.location: /x.jks
+    - ssl.endpoint.identification.algorithm: ""
+---
+kind: io.statefun.kafka.v1/egress
+spec:
+  id: shop/out
+  address: kafka:9092
+  properties:
+    - max.block.ms: 1000
+    - partitioner.class: org.acme.Mine
+"""
+
+
+@pytest.mark.slow
+def test_properties_are_checked_as_run_does(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "kafka.yaml").write_text(KAFKA, encoding="utf-8")
+    assert main(["validate", "kafka.yaml"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[:2] for line in lines[:-1]] == [
+        ["kafka.yaml:8", "spec.properties[0].fech.max.bytes"],
+        ["kafka.yaml:9", "spec.properties[1].fetch.max.wait.ms"],
+        ["kafka.yaml:10", "spec.properties[2].ssl.truststore.location"],
+        ["kafka.yaml:19", "spec.properties[1].partitioner.class"],
+    ]
+    assert lines[0].endswith(
+        "warning: found the property fech.max.bytes, which its client does not know; it is left out; "
+        "did you mean fetch.max.bytes?"
+    )
+    assert 'Invalid value for configuration property "fetch.wait.max.ms"' in lines[1]
+    assert lines[-1] == "2 errors, 2 warnings"
+    with pytest.raises(BadModule, match=r"kafka\.yaml:9: .*\n.*kafka\.yaml:10: "):
+        load_module(["kafka.yaml"])
+
+
+@pytest.mark.usefixtures("files")
+def test_without_the_client_properties_are_not_checked_and_that_is_said(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("statefun_ray.io.kafka")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    (files / "kafka.yaml").write_text(KAFKA, encoding="utf-8")
+    assert main(["validate", "kafka.yaml"]) == 0
+    assert "confluent-kafka is not installed; properties were not checked" in capsys.readouterr().out
 
 
 def test_it_wants_a_file() -> None:
