@@ -181,3 +181,14 @@ class Outbox:
                 )
             else:
                 self._replies.setdefault(epoch, []).append((key_group, _reply_decoder.decode(value)))
+
+
+def first_rows(transient: Rows) -> dict[tuple[str, int], int]:
+    """Return ``(egress, shard)`` -> sequence of the first outbox row that a snapshot has of them."""
+    first: dict[tuple[str, int], int] = {}
+    outbox = transient.of_table(OUTBOX)
+    for egress, shard, sub in zip(outbox.typename, outbox.id, outbox.sub, strict=True):
+        if shard:  # a reply has none
+            key, sequence = (egress, int(shard)), int(sub.rpartition(".")[2])
+            first[key] = min(sequence, first.get(key, sequence))
+    return first

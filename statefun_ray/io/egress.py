@@ -44,6 +44,20 @@ class SinkUnavailable(Exception):
     """A sink gave no answer; whether the rows exist is unknown, and publishing again is safe."""
 
 
+class SinkRefused(Exception):
+    """A sink cannot be opened before a person has decided something; trying again does not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredShards:
+    """What the restored snapshot says of the shards of one worker."""
+
+    next_sequence: Mapping[int, int]
+    """Shard -> of its next row, for every shard of the worker."""
+    unconfirmed: Mapping[tuple[str, int], int]
+    """Egress and shard -> its first row in the snapshot; all below were confirmed by then."""
+
+
 class Sink(Protocol):
     """Where the rows of one egress go."""
 
@@ -52,6 +66,7 @@ class Sink(Protocol):
 
         Raises:
             SinkUnavailable: no answer, so it is not known whether they are kept from it.
+            SinkRefused: a person has to decide something first.
         """
 
     @property

@@ -14,7 +14,7 @@ from statefun_checkpoints.commit_log import LogReader
 from statefun_checkpoints.store import ObjectStore, run_store
 from statefun_checkpoints.store_requests import StoreSteps
 from statefun_ray.core.outbox import EgressRow
-from statefun_ray.io.egress import Sink, Sinks
+from statefun_ray.io.egress import RestoredShards, Sink, Sinks
 from statefun_ray.io.egress_file import FileSink
 from statefun_ray.io.egress_playground import PlaygroundSink
 from statefun_ray.module.model import PLAYGROUND_EGRESS, Module
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 REJECTED_PREFIX: Final = "egress-rejected"
 """Rows that a broker will never take go here, inside the application's own storage."""
+
+REGISTERS_PREFIX: Final = "egress-registers"
+"""An egress with an object here has had registers for all shards: one that is missing is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Owner:
     worker_count: int
     workers_since: int
     shard_count: int
+    restored: RestoredShards
 
 
 def open_sinks(
@@ -61,6 +65,7 @@ def open_sinks(
     further: dict[str, Sink] = {}
     if module.kafka_egresses:
         # An extra, and not needed by an application without Kafka.
+        from statefun_ray.io.kafka.registers import History
         from statefun_ray.io.kafka.sink import KafkaSink
 
         for egress in module.kafka_egresses:
@@ -75,6 +80,16 @@ def open_sinks(
                 shard_count=owner.shard_count,
                 is_current=partial(_is_current, storage, owner.generation),
                 on_rejected=partial(_keep_rejected, rejected),
+                history=History(
+                    owner.restored.next_sequence,
+                    {
+                        shard: first
+                        for (id, shard), first in owner.restored.unconfirmed.items()
+                        if id == egress.id
+                    },
+                    partial(_had_registers, storage, egress.id),
+                    partial(_note_registers, storage, egress.id),
+                ),
             )
     if module.playground_egress is not None:
         further[PLAYGROUND_EGRESS] = playground
@@ -94,6 +109,15 @@ def _newest_generation() -> StoreSteps[int]:
 def _incarnation(storage: ObjectStore) -> str:
     found = run_store(storage, LogReader().open()).incarnation
     return "" if found is UNSET else found
+
+
+def _had_registers(storage: ObjectStore, egress: str) -> bool:
+    return storage.get(f"{REGISTERS_PREFIX}/{egress}") is not None
+
+
+def _note_registers(storage: ObjectStore, egress: str) -> None:
+    # Empty: that it is there says all. A second one to say so changes nothing.
+    storage.create(f"{REGISTERS_PREFIX}/{egress}", b"")
 
 
 def _keep_rejected(files: FileSink, shard: int, row: EgressRow, why: str) -> None:

@@ -40,10 +40,11 @@ from statefun_ray.core.control import (
     decode_to_worker,
     encode_control,
 )
-from statefun_ray.core.key_groups import worker_ranges
+from statefun_ray.core.key_groups import shard_bounds, worker_ranges
+from statefun_ray.core.outbox import first_rows
 from statefun_ray.core.worker import Worker, WorkerConfig, describe_error
 from statefun_ray.io.clock import wall_ms
-from statefun_ray.io.egress import SinkUnavailable
+from statefun_ray.io.egress import RestoredShards, SinkRefused, SinkUnavailable
 from statefun_ray.io.handshake import Hello
 from statefun_ray.io.heartbeat import HEARTBEAT_S, LEASE_S, HeartbeatThread, exit_process
 from statefun_ray.io.invoke_local import EmbeddedInvoker
@@ -152,6 +153,7 @@ class WorkerHost:
         self._heartbeat: HeartbeatThread | None = None
         self._loop: WorkerLoop | None = None
         """Set once everything is loaded and connected."""
+        self._restored = RestoredShards({}, {})
         self._unsent_messages = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -258,6 +260,8 @@ class WorkerHost:
             invoker,
         )
         warming = asyncio.get_running_loop().run_in_executor(self._executor, warm_up)
+        shards = _shards_of(plan, key_groups)
+        self._restored = RestoredShards(dict.fromkeys(shards, 0), {})
         keys = await self._load(core, plan, key_groups)
         await self._mesh.connect(plan.peers, config.connect_timeout_s)
         await warming
@@ -271,6 +275,7 @@ class WorkerHost:
             module=config.module,
             sinks=config.sinks,
             workers_since=plan.workers_since,
+            restored=self._restored,
             may_publish=self._may_publish,
             tell=self._tell,
             fail=self._fail,
@@ -304,6 +309,10 @@ class WorkerHost:
         except CheckpointError as error:
             # The next generation would read the same objects.
             raise WorkerFailure(f"the snapshot can not be restored: {advised(error)}", True) from error
+        self._restored = RestoredShards(
+            {shard: entry.out_seq.get(str(shard), 0) for shard in self._restored.next_sequence},
+            first_rows(loaded.transient),
+        )
         keys = core.load(loaded.state, loaded.transient, entry, wall_ms())
         logger.info(
             "worker %d of generation %d loaded snapshot=%d rows=%d seconds=%.2f",
@@ -429,8 +438,16 @@ class WorkerHost:
         error = task.exception()
         if isinstance(error, WorkerFailure):
             self._fail(error.reason, is_final=error.is_final)
+        elif isinstance(error, SinkRefused):
+            self._fail(str(error), is_final=True)
         elif isinstance(error, OSError | SinkUnavailable):
             self._fail(describe_error(error))  # a peer, the coordinator or a sink is not there, or refuses us
         elif error is not None:
             logger.error("worker %d failed", self.config.worker, exc_info=error)
             self._fail(describe_error(error))
+
+
+def _shards_of(plan: Plan, key_groups: tuple[int, int]) -> list[int]:
+    low, high = key_groups
+    bounds = shard_bounds(key_group_count=plan.key_group_count, shard_count=plan.shard_count)
+    return [shard for shard in range(plan.shard_count) if low <= bounds[shard] < high]

@@ -34,7 +34,7 @@ from statefun_ray.core.errors import UserCodeError
 from statefun_ray.core.invoker import InvocationEffects
 from statefun_ray.core.worker import Worker, describe_error
 from statefun_ray.io.clock import wall_ms
-from statefun_ray.io.egress import Publisher
+from statefun_ray.io.egress import Publisher, RestoredShards
 from statefun_ray.io.egress_playground import PlaygroundSink
 from statefun_ray.io.feed_client import FeedClient
 from statefun_ray.io.invoke_local import FailureLog
@@ -84,6 +84,7 @@ class WorkerLoop:
         module: Module,
         sinks: Mapping[str, str],
         workers_since: int,
+        restored: RestoredShards,
         may_publish: Callable[[], bool],
         tell: Callable[[ToCoordinator], None],
         fail: Callable[[str], None],
@@ -92,6 +93,7 @@ class WorkerLoop:
         executor: where parts and egress may block.
         module: says which egresses there are.
         workers_since: the largest number of workers that may still publish somewhere.
+        restored: what the snapshot says of egress.
         may_publish: asked before every publication; false once the worker is fenced.
         tell: sends to the coordinator.
         fail: told why, when this worker can not go on; `close` follows.
@@ -122,6 +124,7 @@ class WorkerLoop:
             core.config.worker_count,
             workers_since,
             core.config.shard_count,
+            restored,
         )
         self._sinks = open_sinks(store, module, sinks, self._playground, owner)
         self._publisher = Publisher(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from statefun_ray.io.client import RequestFailed
-from statefun_ray.local import LocalApplication
+from statefun_ray.io.egress import ShardRows, SinkUnavailable
+from statefun_ray.io.kafka.sink import KafkaSink
+from statefun_ray.local import ApplicationFailed, LocalApplication
 from statefun_ray.module.model import KafkaEgress, KafkaIngress, KafkaTopic, Module, StartupPosition
 from statefun_sdk import (
     Context,
@@ -234,6 +237,43 @@ def test_a_topic_that_was_created_anew_does_not_stop_an_application(broker: Brok
         topics.produce(20)
         assert topics.consumed(80) == topics.expected()
         assert app.status()["generation"] == 3
+
+
+def test_registers_that_a_broker_has_forgotten_stop_the_next_start(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics = Topics(broker, "exactly-once")
+    kept: dict[str, Any] = {
+        "storage": tmp_path / "storage",
+        "log_dir": tmp_path / "log",
+        "snapshot_interval_s": 60,
+    }
+    with LocalApplication(functions, module=topics.module, name=topics.name, **kept) as app:
+        app.snapshot()
+        with monkeypatch.context() as patched:
+            publish = KafkaSink.publish
+
+            def lose_the_answer(sink: KafkaSink, batch: Sequence[ShardRows]) -> None:
+                publish(sink, batch)
+                raise SinkUnavailable("the answer is lost")
+
+            patched.setattr(KafkaSink, "publish", lose_the_answer)
+            topics.produce(120)
+            assert topics.consumed(120) == topics.expected()
+            app.crash()
+    monkeypatch.setattr("statefun_ray.io.kafka.sink.group_name", lambda *names: ".".join((*names, "later")))
+    module = topics.module
+    with (
+        pytest.raises(ApplicationFailed, match=r"statefun-ray\.on-lost-registers"),
+        LocalApplication(functions, module=module, name=topics.name, **kept),
+    ):
+        pass
+    [egress] = module.kafka_egresses
+    decided = replace(egress, properties={**egress.properties, "statefun-ray.on-lost-registers": "skip"})
+    module = replace(module, kafka_egresses=(decided,))
+    with LocalApplication(functions, module=module, name=topics.name, **kept):
+        topics.produce(40)
+        assert topics.consumed(160) == topics.expected()
 
 
 def test_an_application_that_begins_anew_writes_everything_again(broker: Broker) -> None:

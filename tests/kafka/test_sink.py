@@ -12,8 +12,9 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from statefun_ray.core.key_groups import EGRESS_SHARDS_DEFAULT
 from statefun_ray.core.outbox import EgressRow
-from statefun_ray.io.egress import SinkUnavailable
-from statefun_ray.io.kafka.sink import REGISTER_TOPIC, KafkaSink, SinkFenced, group_name
+from statefun_ray.io.egress import SinkRefused, SinkUnavailable
+from statefun_ray.io.kafka.registers import NO_HISTORY, REGISTER_TOPIC, History, Registers, group_name
+from statefun_ray.io.kafka.sink import KafkaSink, SinkFenced
 from statefun_ray.module.model import KafkaEgress
 from statefun_sdk.egress import kafka_egress_message, kafka_tombstone_message
 from statefun_sdk.errors import UserValueError
@@ -42,6 +43,7 @@ class Egress:
         self.is_current = True
         self.rejected: list[tuple[int, int, str]] = []
         self.sinks: list[KafkaSink] = []
+        self.noted: list[None] = []
 
     def sink(
         self,
@@ -50,6 +52,7 @@ class Egress:
         worker: int = 0,
         workers: int = 1,
         slots: int = 1,
+        history: History = NO_HISTORY,
         **properties: str,
     ) -> KafkaSink:
         config = KafkaEgress(
@@ -69,6 +72,7 @@ class Egress:
             shard_count=SHARDS,
             is_current=lambda: self.is_current,
             on_rejected=lambda shard, row, why: self.rejected.append((shard, row[0], why)),
+            history=history,
         )
         self.sinks.append(sink)
         sink.open()
@@ -76,6 +80,16 @@ class Egress:
 
     def rows(self, *sequences: int) -> list[EgressRow]:
         return [row(sequence, self.topic) for sequence in sequences]
+
+    def history(
+        self, next_sequence: dict[int, int], unconfirmed: dict[int, int], *, had: bool = False
+    ) -> History:
+        return History(next_sequence, unconfirmed, lambda: had, lambda: self.noted.append(None))
+
+    def register(self, shard: int) -> int:
+        """Return a register, a negative number for none."""
+        group = group_name(self.app, self.incarnation, EGRESS)
+        return self.broker.committed(group, REGISTER_TOPIC, shard)
 
     def values(self, expected: int) -> list[str]:
         """Return what a committed reader sees; one more than expected is asked for."""
@@ -201,6 +215,56 @@ def test_a_storage_from_before_there_were_incarnations_keeps_its_registers(egres
     assert egress.broker.committed(f"statefun-ray.{egress.app}.shop.out", REGISTER_TOPIC, 1) == 1
 
 
+def test_registers_exist_before_anything_is_emitted_and_the_last_worker_says_so(egress: Egress) -> None:
+    half = SHARDS // 2
+    egress.sink(worker=0, workers=2, slots=2, history=egress.history({n: n for n in range(half)}, {}))
+    assert [egress.register(shard) for shard in (0, half - 1, half)] == [0, half - 1, -1001]
+    assert egress.noted == []
+    egress.sink(worker=1, workers=2, slots=2, history=egress.history({n: n for n in range(half, SHARDS)}, {}))
+    assert egress.register(half) == half
+    assert egress.noted == [None]
+
+
+def test_a_register_that_is_there_is_not_touched_by_a_start(egress: Egress) -> None:
+    egress.sink().publish([(1, egress.rows(0, 1))])
+    again = egress.sink(history=egress.history({1: 3}, {1: 0}))
+    assert egress.register(1) == 2
+    again.publish([(1, egress.rows(0, 1, 2))])
+    assert egress.values(3) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(("told", "written"), [("", None), ("publish", ["3", "4", "5"]), ("skip", ["5"])])
+def test_a_register_that_was_lost_needs_a_decision(
+    egress: Egress, told: str, written: list[str] | None
+) -> None:
+    history = egress.history({1: 5, 2: 7}, {1: 3}, had=True)
+    properties = {"statefun-ray_on-lost-registers": told} if told else {}
+    if written is None:
+        with pytest.raises(SinkRefused, match=r"no offsets in .* for shards \[1\].*on-lost-registers"):
+            egress.sink(history=history)
+        assert egress.register(1) < 0, "the next start has to find it missing as well"
+        return
+    egress.sink(history=history, **properties).publish([(1, egress.rows(3, 4)), (1, egress.rows(5))])
+    assert egress.values(len(written)) == written
+    assert egress.register(2) == 7
+
+
+def test_a_register_that_never_was_is_not_lost(egress: Egress) -> None:
+    egress.sink(history=egress.history({1: 5}, {1: 3})).publish([(1, egress.rows(3, 4))])
+    assert egress.values(2) == ["3", "4"]
+
+
+def test_what_was_confirmed_is_not_written_again_when_the_broker_forgets(
+    egress: Egress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = egress.sink()
+    sink.publish([(1, egress.rows(0, 1))])
+    sink._drop_producer()
+    monkeypatch.setattr(Registers, "read", lambda _self, shards: dict.fromkeys(shards))
+    sink.publish([(1, egress.rows(0, 1, 2))])
+    assert egress.values(3) == ["0", "1", "2"]
+
+
 def test_names_of_registers_are_different_for_different_egresses() -> None:
     assert group_name("app", "i", "a.b/c") != group_name("app", "i", "a/b.c")
 
@@ -275,11 +339,13 @@ def test_a_record_for_a_topic_that_cannot_be_is_told_and_the_rest_goes_on(
     egress: Egress, semantic: str
 ) -> None:
     sink = egress.sink(semantic)
-    rows = [row(0, egress.topic), row(1, "no topic/has this name"), row(2, "a\0b"), row(3, egress.topic)]
+    names = ["no topic/has this name", "a\0b", "..", "x" * 250]
+    rows = [row(sequence, name) for sequence, name in enumerate([egress.topic, *names, egress.topic])]
     sink.publish([(0, rows)])
-    sink.publish([(0, [row(4, egress.topic)])])
-    assert egress.values(3) == ["0", "3", "4"]
-    assert sorted(sequence for _, sequence, _ in egress.rejected) == [1, 2]
+    sink.publish([(0, [row(6, egress.topic)])])
+    assert egress.values(3) == ["0", "5", "6"]
+    assert [sequence for _, sequence, _ in egress.rejected] == [1, 2, 3, 4]
+    assert "can be no topic" in egress.rejected[0][2]
 
 
 class Request:
@@ -361,7 +427,7 @@ def test_without_exactly_once_there_is_no_register(egress: Egress, semantic: str
 
 
 def test_a_broker_that_is_not_there_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("statefun_ray.io.kafka.sink.BROKER_S", 0.5)
+    monkeypatch.setattr("statefun_ray.io.kafka.registers.BROKER_S", 0.5)
     monkeypatch.setattr("statefun_ray.io.kafka.sink.DELIVERY_S", 0.5)
     gone = Egress.__new__(Egress)
     gone.broker, gone.app, gone.topic, gone.sinks, gone.rejected = Broker("127.0.0.1:1"), "a", "t", [], []

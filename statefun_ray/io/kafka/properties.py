@@ -84,6 +84,9 @@ _REFUSED: Final = {
 _DISCOVERY: Final = "flink.partition-discovery.interval-millis"
 """Flink's own; the source reads it."""
 
+ON_LOST_REGISTERS: Final = "statefun-ray.on-lost-registers"
+"""Ours; the sink reads it. What becomes of records of which nobody knows whether they are written."""
+
 _WITHOUT_TRACE: Final = _JVM_ONLY - {"partitioner.class"}
 """Nothing comes out differently without these."""
 
@@ -135,6 +138,10 @@ def client_properties(
                 result.update({f"sasl.{part}": text.replace('\\"', '"') for part, text in login.items()})
             else:
                 found(Finding(where, name, _LOGIN_FOUND, _LOGIN_ADVICE, True))
+        elif name == ON_LOST_REGISTERS:
+            if value not in _LOST_CHOICES:
+                wrong = f"{value!r} for the property {name}"
+                found(Finding(where, name, wrong, f"it is one of {', '.join(_LOST_CHOICES)}", True))
         elif name == "partitioner.class":
             found(
                 Finding(
@@ -153,6 +160,7 @@ def client_properties(
 _PARTITIONER_ADVICE: Final = (
     "it is left out, and keys have the partitions of Java's default; partitioner names one of librdkafka's"
 )
+_LOST_CHOICES: Final = ("publish", "skip")
 _LOGIN_FOUND: Final = (
     'a sasl.jaas.config without username="…" and password="…", which is all that is understood of it'
 )

@@ -1,9 +1,7 @@
 """A Kafka egress in one worker: committed rows as records, exactly once, at least once, or as it may.
 
-Exactly once: a short transaction writes the rows and moves the *registers* of their shards, which
-are offsets of a consumer group in a topic that holds nothing else: one partition per shard, its
-offset the sequence of the next row. Whoever publishes again reads the registers first and leaves
-out what is below. Transactions have nothing to do with snapshots: they last milliseconds, come
+Exactly once: a short transaction writes the rows and moves the *registers* of their shards (see
+`registers`). Whoever publishes again reads the registers first and leaves out what is below. Transactions have nothing to do with snapshots: they last milliseconds, come
 after the commit, and one whose outcome is unknown is settled by asking the registers.
 
 A producer that had any trouble is thrown away: with librdkafka a delayed message of an aborted
@@ -19,34 +17,36 @@ this one publishes: its transactional ids are claimed (`open`), by exactly one w
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka import KafkaError, KafkaException, Producer
 from google.protobuf.message import DecodeError
 
 from statefun_ray.core.outbox import EgressRow
-from statefun_ray.io.egress import ShardRows, SinkUnavailable
-from statefun_ray.io.kafka.properties import make_client
+from statefun_ray.io.egress import ShardRows, SinkRefused, SinkUnavailable
+from statefun_ray.io.kafka.properties import ON_LOST_REGISTERS, make_client
+from statefun_ray.io.kafka.registers import (
+    BROKER_S,
+    NO_HISTORY,
+    REGISTER_TOPIC,
+    History,
+    Registers,
+    group_name,
+    offsets_of,
+)
 from statefun_ray.module.model import KafkaEgress
 from statefun_sdk.protocol import KafkaProducerRecord
 
 logger = logging.getLogger(__name__)
 
-REGISTER_TOPIC: Final = "statefun-ray.registers"
-"""Its partitions are numbered like egress shards; nothing is ever written to it but offsets."""
-
 PARTITIONER: Final = "murmur2_random"
 """What Kafka's Java clients do, and so StateFun: a key of a topic that they wrote to has the same partition
 here. librdkafka's own default is another hash. A property of this name wins."""
-
-BROKER_S: Final = 10.0
-"""For one answer of the broker."""
 
 ABORT_S: Final = 2.0
 """For the broker to take back an unfinished transaction; it does so by itself in time."""
@@ -56,6 +56,10 @@ DELIVERY_S: Final = 30.0
 
 LOOK_S: Final = 0.05
 """Between two looks at what was said of records that are being written."""
+
+TOPIC_CHARS_MAX: Final = 249
+_TOPIC: Final = re.compile(rf"[a-zA-Z0-9._-]{{1,{TOPIC_CHARS_MAX}}}")
+"""Kafka's own rule."""
 
 RowKey: TypeAlias = tuple[int, int]
 """Shard and sequence of a row."""
@@ -102,6 +106,7 @@ class KafkaSink:
         shard_count: int,
         is_current: Callable[[], bool],
         on_rejected: Callable[[int, EgressRow, str], None],
+        history: History = NO_HISTORY,
     ) -> None:
         """Check the properties; nothing is connected before `open`.
 
@@ -116,6 +121,7 @@ class KafkaSink:
             is_current: reads from the commit log whether no later generation was begun; may block.
             on_rejected: told ``(shard, row, why)``, in the publishing thread, of a record that the
                 broker will never take.
+            history: of the egress in the shards of this worker.
 
         Raises:
             UserValueError: a property that librdkafka does not take.
@@ -128,11 +134,15 @@ class KafkaSink:
         self._shard_count = shard_count
         self._is_current = is_current
         self._on_rejected = on_rejected
+        self._history = history
+        self._on_lost = egress.properties.get(ON_LOST_REGISTERS, "")
         self._is_exact = egress.semantic == "exactly-once"
         self._group = ""
         """Names registers and transactional ids; known once this is open."""
         self._registers: dict[int, int] = {}
         """Shard -> sequence of its next row, as far as read since the producer was made."""
+        self._confirmed: dict[int, int] = {}
+        """The same, as far as ever read or moved: less than that it cannot be."""
         self._delivered: set[RowKey] = set()
         """Of the batch that is being published: written, where nothing but memory says so."""
         self._rejected: set[RowKey] = set()
@@ -140,27 +150,30 @@ class KafkaSink:
         self._alone: set[RowKey] = set()
         """... to be sent in requests of their own."""
         self._producer: Producer | None = None
-        self._register_reader: Consumer | None = None
         self._in_use = threading.Lock()
         self._is_closed = False
         # Finds wrong properties before anything starts.
         _, self._properties = make_client(make_producer, egress.properties, self._where)
+        self._register_store = Registers("", self._properties, shard_count)
 
     def open(self) -> None:
         """Fence earlier generations, so that none publishes what this one will.
 
         Raises:
             SinkUnavailable: the broker does not answer; nothing may be published yet.
+            SinkRefused: registers are lost, and what to do about it is not said.
         """
         if not self._is_exact:
             return
         self._group = group_name(self._app, self._incarnation(), self._egress.id)
+        self._register_store = Registers(self._group, self._properties, self._shard_count)
         try:
-            self._create_register_topic()
+            self._register_store.create_topic()
             for slot in range(self._worker, self._slot_count, self._worker_count):
                 producer = self._transactional(slot)
                 if slot == self._worker:
                     self._producer = producer
+                    self._begin_registers(producer)
         except KafkaException as error:
             raise self._trouble(error) from error
 
@@ -213,9 +226,7 @@ class KafkaSink:
             return  # `publish` sees it
         try:
             self._drop_producer()
-            reader, self._register_reader = self._register_reader, None
-            if reader is not None:
-                reader.close()
+            self._register_store.close()
         finally:
             self._in_use.release()
 
@@ -276,11 +287,10 @@ class KafkaSink:
         moved: dict[int, int] = {}
         for shard, rows in wanted:
             moved[shard] = max(moved.get(shard, 0), rows[-1][0] + 1)
-        offsets = [TopicPartition(REGISTER_TOPIC, shard, sequence) for shard, sequence in moved.items()]
         if not deliveries.refused:
             try:
                 producer.send_offsets_to_transaction(
-                    offsets, self._reader().consumer_group_metadata(), BROKER_S
+                    offsets_of(moved), self._register_store.metadata(), BROKER_S
                 )
             except KafkaException:
                 # A record that is refused breaks its transaction, perhaps while this was asked.
@@ -294,6 +304,7 @@ class KafkaSink:
         self._check_open()
         producer.commit_transaction(DELIVERY_S)
         self._registers.update(moved)
+        self._confirmed.update(moved)
         return None
 
     def _sort_out(self, deliveries: _Deliveries) -> None:
@@ -330,51 +341,53 @@ class KafkaSink:
 
     def _read_registers(self, shards: set[int]) -> None:
         unknown = sorted(shards - self._registers.keys())
-        if not unknown:
-            return
-        asked = [TopicPartition(REGISTER_TOPIC, shard) for shard in unknown]
-        for found in self._reader().committed(asked, timeout=BROKER_S):
-            if found.error is not None:
-                raise KafkaException(found.error)
-            self._registers[found.partition] = max(0, found.offset)
+        for shard, sequence in self._register_store.read(unknown).items():
+            # What was confirmed once is written, whatever the broker has forgotten since.
+            self._registers[shard] = max(sequence or 0, self._confirmed.get(shard, 0))
 
-    def _reader(self) -> Consumer:
-        if self._register_reader is None:
-            self._register_reader = Consumer(
-                {
-                    **self._connection_properties(),
-                    "group.id": self._group,
-                    "enable.auto.commit": False,
-                    "isolation.level": "read_committed",
-                },
-                logger=logger,
+    def _begin_registers(self, producer: Producer) -> None:
+        """See that every shard of this worker has a register, before anything is emitted.
+
+        Raises:
+            SinkRefused: one is lost, and what to do about it is not said.
+        """
+        history = self._history
+        found = self._register_store.read(range(self._shard_count) if history.next_sequence else ())
+        missing = {shard for shard in history.next_sequence if found[shard] is None}
+        lost = sorted(missing & history.unconfirmed.keys())
+        had_registers = bool(found) and history.had_registers()
+        does_publish = self._on_lost == "publish"
+        if not had_registers:
+            does_publish = True  # they are new: nothing was written exactly once before
+        elif lost:
+            self._say_lost(lost)
+        begun = {
+            shard: history.unconfirmed.get(shard, sequence) if does_publish else sequence
+            for shard, sequence in history.next_sequence.items()
+            if shard in missing
+        }
+        if begun:
+            producer.begin_transaction()
+            producer.send_offsets_to_transaction(offsets_of(begun), self._register_store.metadata(), BROKER_S)
+            producer.commit_transaction(DELIVERY_S)
+        known = {shard: sequence for shard, sequence in found.items() if sequence is not None} | begun
+        self._confirmed.update(known)
+        if not had_registers and len(known) == len(found) > 0:
+            # Of the workers that begin registers, the last one to be done finds all.
+            history.note_registers()
+
+    def _say_lost(self, shards: list[int]) -> None:
+        text = (
+            f"{self._where}: group {self._group} has no offsets in {REGISTER_TOPIC} for shards {shards}, where it had "
+            f"some (a broker forgets them after offsets.retention.minutes), so whether the last records of these shards "
+            "are written is not known"
+        )
+        if not self._on_lost:
+            raise SinkRefused(
+                f"{text}; look at the topics, then start with the property {ON_LOST_REGISTERS} of this egress: 'publish' "
+                "writes them, perhaps again, and 'skip' leaves them out"
             )
-        return self._register_reader
-
-    def _connection_properties(self) -> dict[str, Any]:
-        prefixes = ("bootstrap.", "security.", "sasl.", "ssl.", "socket.", "client.", "broker.")
-        return {name: value for name, value in self._properties.items() if name.startswith(prefixes)}
-
-    def _create_register_topic(self) -> None:
-        admin = AdminClient(self._connection_properties())
-        existing = admin.list_topics(timeout=BROKER_S).topics.get(REGISTER_TOPIC)
-        if existing is not None:
-            if len(existing.partitions) < self._shard_count:
-                raise SinkUnavailable(
-                    f"topic {REGISTER_TOPIC} has {len(existing.partitions)} partitions, and this application has "
-                    f"{self._shard_count} egress shards; add partitions"
-                )
-            return
-        topic = NewTopic(REGISTER_TOPIC, num_partitions=self._shard_count)
-        try:
-            admin.create_topics([topic], operation_timeout=BROKER_S)[REGISTER_TOPIC].result(BROKER_S)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
-                return  # another worker was faster
-            raise SinkUnavailable(
-                f"topic {REGISTER_TOPIC} cannot be created: {error.args[0].str()}; create it with "
-                f"{self._shard_count} partitions, exactly-once needs it"
-            ) from error
+        logger.warning("%s; %s: %s", text, ON_LOST_REGISTERS, self._on_lost)
 
     # --- inside ---------------------------------------------------------------------------
 
@@ -483,18 +496,6 @@ class _Deliveries:
             raise SinkUnavailable(f"{self.left} records were not written within {DELIVERY_S:g} s")
 
 
-def group_name(app: str, incarnation: str, egress: str) -> str:
-    """Return what the registers of an egress, and its transactional ids, are called.
-
-    A storage that is new has registers that are new: with those of the storage before, whose rows
-    had the same numbers, the first records would be taken for written.
-    """
-    if not incarnation:
-        # As they were called before there were incarnations: other names would write records again.
-        return f"statefun-ray.{app}.{egress.replace('/', '.')}"
-    return f"statefun-ray.{app}.{incarnation}.{egress}"
-
-
 def make_producer(properties: Mapping[str, Any]) -> Producer:
     """Return a producer with these properties of librdkafka.
 
@@ -508,8 +509,14 @@ def _problem_of(record: KafkaProducerRecord) -> str:
     """Return why a record can never be written, empty when it can."""
     if not record.topic:
         return "a record without a topic"
-    if "\0" in record.topic:
-        return "the name of the topic has a NUL in it"
+    if not _TOPIC.fullmatch(record.topic) or record.topic in (".", ".."):
+        # A broker says so as well, but the client then takes the topic for one that is still to come.
+        name = repr(
+            record.topic if len(record.topic) <= TOPIC_CHARS_MAX else record.topic[:TOPIC_CHARS_MAX] + "..."
+        )
+        return (
+            f"{name} can be no topic: 1 to {TOPIC_CHARS_MAX} letters, digits, dots, underscores and hyphens"
+        )
     if any("\0" in header.name for header in record.headers):
         # librdkafka's names end there, and what is written would have another one.
         return "the name of a header has a NUL in it"

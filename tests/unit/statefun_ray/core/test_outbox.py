@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from statefun_checkpoints.model import Rows
-from statefun_ray.core.outbox import Outbox
+from statefun_ray.core.outbox import Outbox, first_rows
 from statefun_ray.core.state import SLICE_ROWS
 
 BOUNDS = [0, 8, 16]
@@ -158,3 +158,17 @@ def test_rows_of_an_eager_egress_are_awaited_until_a_cut_takes_them() -> None:
     outbox.reopen(1)
     look()
     assert seen == [False, True, False, True]
+
+
+def test_the_first_rows_of_each_egress_and_shard_are_found_in_a_snapshot() -> None:
+    outbox = Outbox()
+    for egress, count in (("a/x", 2), ("a/y", 1), ("a/x", 1)):
+        for _ in range(count):
+            outbox.add_egress(3, egress, "t", b"")
+    outbox.add_egress(5, "a/y", "t", b"")
+    outbox.add_reply(3, ("log.1", "r1", "t", b""))
+    outbox.cut(1)
+    rows = Rows()
+    for part in outbox.capture(list(range(8))):
+        rows.extend(part)
+    assert first_rows(rows) == {("a/x", 3): 0, ("a/y", 3): 2, ("a/y", 5): 0}
