@@ -113,8 +113,9 @@ class WorkerConfig:
     """Periodic deltas between two bases: bounds what a restore reads."""
     base_rows_ratio: float = 0.5
     """A base is written when the deltas hold this share of the keys."""
-    base_rows_min: int = 10_000
-    """... but not for fewer delta rows than this."""
+    base_rows_min: int = 100_000
+    """... but not for fewer delta rows than this, which a restore reads in 0.1 s or so: queues come and go, and
+    a small store would be written whole every second."""
 
 
 class Worker:
