@@ -95,32 +95,39 @@ class RequestEncoder:
         add(b"\x0a" + _varint(len(target)) + target)
         for name, typename, value in states:
             self._add_state(parts, name, typename, value)
-        types, heads = self._types, self._heads
+        last, prefix = None, b""
         for _, _, caller_type, caller_id, value_type, value in messages:
-            head = heads.get(value_type)
-            if head is None:
-                head = self._piece(heads, value_type, _text(b"\x0a", value_type))
-            length = 0 if value is None else len(value)
-            # A value of no bytes is left out, as protobuf does; has_value says that it is there.
-            if length:
-                head = head + b"\x10\x01\x1a" + _varint(length)
-            elif value is not None:
-                head = head + b"\x10\x01"
-            argument = b"\x12" + _varint(len(head) + length) + head
-            size = len(argument) + length
-            if caller_type:
-                caller = types.get(caller_type)
-                if caller is None:
-                    caller = self._piece(types, caller_type, _type(caller_type))
-                caller += _text(b"\x1a", caller_id)
-                caller = b"\x0a" + _varint(len(caller)) + caller
-                add(b"\x1a" + _varint(len(caller) + size) + caller + argument)
-            else:
-                add(b"\x1a" + _varint(size) + argument)
+            # Neighbours are mostly alike but for their values: from one caller, or from none.
+            kind = caller_type, caller_id, value_type, -1 if value is None else len(value)
+            if kind != last:
+                last, prefix = kind, self._prefix(*kind)
+            add(prefix)
             if value:
                 add(value)
         batch = b"".join(parts)
         return b"\xa2\x06" + _varint(len(batch)) + batch
+
+    def _prefix(self, caller_type: str, caller_id: str, value_type: str, length: int) -> bytes:
+        """Return a whole ``Invocation`` but for its value of ``length`` bytes, which ends it; -1 for none."""
+        head = self._heads.get(value_type)
+        if head is None:
+            head = self._piece(self._heads, value_type, _text(b"\x0a", value_type))
+        # A value of no bytes is left out, as protobuf does; has_value says that it is there.
+        if length > 0:
+            head = head + b"\x10\x01\x1a" + _varint(length)
+        elif length == 0:
+            head = head + b"\x10\x01"
+        length = max(0, length)
+        argument = b"\x12" + _varint(len(head) + length) + head
+        size = len(argument) + length
+        if not caller_type:
+            return b"\x1a" + _varint(size) + argument
+        caller = self._types.get(caller_type)
+        if caller is None:
+            caller = self._piece(self._types, caller_type, _type(caller_type))
+        caller += _text(b"\x1a", caller_id)
+        caller = b"\x0a" + _varint(len(caller)) + caller
+        return b"\x1a" + _varint(len(caller) + size) + caller + argument
 
     def _add_state(self, parts: list[bytes], name: str, typename: str, value: bytes | None) -> None:
         pieces = self._states.get((name, typename))
