@@ -151,10 +151,10 @@ async def _drive(url: str, keys: int, batch: int) -> float:
     target = target_of(endpoint, FUNCTION)
     client = ThinClient(AsyncTransport())
     encoder = RequestEncoder(FUNCTION)
+    encoder.declare("count", "io.statefun.types/int")
     messages = [(FUNCTION, "k", "bench/spark", "s", STRING, b"\x0a\x01.")] * batch
     bodies = [
-        encoder.encode(f"k{number}", [("count", "io.statefun.types/int", b"\x0d\x01\0\0\0")], messages)
-        for number in range(min(keys, 1_000))
+        encoder.encode(f"k{number}", [b"\x0d\x01\0\0\0"], messages) for number in range(min(keys, 1_000))
     ]
     done = await asyncio.gather(
         *(_Driver(client, target, bodies, at).run(CEILING_S) for at in range(min(CONNECTIONS, keys)))

@@ -32,7 +32,7 @@ UNSET_TYPE: Final = "io.statefun.types/unset"
 """The type of a state that is declared without one."""
 
 PIECES_MAX: Final = 10_000
-"""Encoded type names kept by one encoder: they come from outside, so there may be any number."""
+"""Pieces of each kind kept by one encoder: names come from outside, so there may be any number."""
 
 _VARINTS: Final = [bytes((n,)) for n in range(0x80)] + [
     bytes((n & 0x7F | 0x80, n >> 7)) for n in range(0x80, 0x4000)
@@ -66,92 +66,108 @@ def _type(function_type: str) -> bytes:
 
 
 class RequestEncoder:
-    """Encodes requests for one function type."""
+    """Encodes requests for one function type, whose states are declared one after another."""
 
-    __slots__ = ("_heads", "_states", "_target", "_types")
+    __slots__ = ("_callers", "_prefixes", "_states", "_target", "_values")
 
     def __init__(self, function_type: str) -> None:
         self._target = _type(function_type)
-        self._types: dict[str, bytes] = {}
-        self._heads: dict[str, bytes] = {}
-        self._states: dict[tuple[str, str], tuple[bytes, bytes, bytes]] = {}
+        self._states: list[_StateEncoder] = []
+        self._callers: dict[str, bytes] = {}
+        self._values: dict[str, bytes] = {}
+        self._prefixes: dict[tuple[str, str, str, int], bytes] = {}
+        """Of invocations, see `_prefix`: whoever sends once mostly sends again."""
 
-    def encode(
-        self,
-        id: str,
-        states: Sequence[tuple[str, str, bytes | None]],
-        messages: Sequence[Message],
-    ) -> bytes:
+    @property
+    def state_count(self) -> int:
+        """States declared so far."""
+        return len(self._states)
+
+    def declare(self, name: str, typename: str) -> None:
+        """Add a state of the function to the requests from now on."""
+        self._states.append(_StateEncoder(name, typename))
+
+    def encode(self, id: str, values: Sequence[bytes | None], messages: Sequence[Message]) -> bytes:
         """Return a ``ToFunction`` with one batch.
 
         Args:
             id: of the target.
-            states: ``(name, type, value)`` of every registered state, None where it has no value.
+            values: of every declared state, in the order of their declaration; None where it has no value.
             messages: for the target, in order.
         """
-        parts: list[bytes] = []
-        add = parts.append
         target = self._target + _text(b"\x1a", id)
-        add(b"\x0a" + _varint(len(target)) + target)
-        for name, typename, value in states:
-            self._add_state(parts, name, typename, value)
-        last, prefix = None, b""
+        parts = [b"\x0a" + _varint(len(target)) + target]
+        add = parts.append
+        for state, value in zip(self._states, values, strict=True):
+            if value is None:
+                add(state.absent)
+            else:
+                add(state.prefixes.get(len(value)) or state.prefix(len(value)))
+                add(value)
+        prefixes = self._prefixes
         for _, _, caller_type, caller_id, value_type, value in messages:
-            # Neighbours are mostly alike but for their values: from one caller, or from none.
             kind = caller_type, caller_id, value_type, -1 if value is None else len(value)
-            if kind != last:
-                last, prefix = kind, self._prefix(*kind)
-            add(prefix)
+            add(prefixes.get(kind) or self._prefix(kind))
             if value:
                 add(value)
         batch = b"".join(parts)
         return b"\xa2\x06" + _varint(len(batch)) + batch
 
-    def _prefix(self, caller_type: str, caller_id: str, value_type: str, length: int) -> bytes:
-        """Return a whole ``Invocation`` but for its value of ``length`` bytes, which ends it; -1 for none."""
-        head = self._heads.get(value_type)
+    def _prefix(self, kind: tuple[str, str, str, int]) -> bytes:
+        """Return a whole ``Invocation`` but for its value, which ends it.
+
+        ``kind`` is caller type, caller id, type of the value, and its length; -1 for no value.
+        """
+        caller_type, caller_id, value_type, length = kind
+        head = self._values.get(value_type)
         if head is None:
-            head = self._piece(self._heads, value_type, _text(b"\x0a", value_type))
+            head = _piece(self._values, value_type, _text(b"\x0a", value_type))
         # A value of no bytes is left out, as protobuf does; has_value says that it is there.
         if length > 0:
             head = head + b"\x10\x01\x1a" + _varint(length)
         elif length == 0:
             head = head + b"\x10\x01"
-        length = max(0, length)
-        argument = b"\x12" + _varint(len(head) + length) + head
-        size = len(argument) + length
-        if not caller_type:
-            return b"\x1a" + _varint(size) + argument
-        caller = self._types.get(caller_type)
-        if caller is None:
-            caller = self._piece(self._types, caller_type, _type(caller_type))
-        caller += _text(b"\x1a", caller_id)
-        caller = b"\x0a" + _varint(len(caller)) + caller
-        return b"\x1a" + _varint(len(caller) + size) + caller + argument
+        size = max(0, length)
+        invocation = b"\x12" + _varint(len(head) + size) + head
+        if caller_type:
+            caller = self._callers.get(caller_type)
+            if caller is None:
+                caller = _piece(self._callers, caller_type, _type(caller_type))
+            caller += _text(b"\x1a", caller_id)
+            invocation = b"\x0a" + _varint(len(caller)) + caller + invocation
+        prefix = b"\x1a" + _varint(len(invocation) + size) + invocation
+        if len(self._prefixes) >= PIECES_MAX:
+            self._prefixes.clear()
+        self._prefixes[kind] = prefix
+        return prefix
 
-    def _add_state(self, parts: list[bytes], name: str, typename: str, value: bytes | None) -> None:
-        pieces = self._states.get((name, typename))
-        if pieces is None:
-            named = _text(b"\x0a", name)
-            head = _text(b"\x0a", typename) + b"\x10\x01"
-            absent = b"\x12" + _varint(len(named)) + named
-            pieces = self._states[name, typename] = (absent, named, head)
-        absent, named, head = pieces
-        if value is None:
-            parts.append(absent)
-            return
-        if value:
-            head = head + b"\x1a" + _varint(len(value))
-        size = len(head) + len(value)
-        head = named + b"\x12" + _varint(size) + head
-        parts.append(b"\x12" + _varint(len(head) + len(value)) + head)
-        parts.append(value)
 
-    @staticmethod
-    def _piece(pieces: dict[str, bytes], name: str, encoded: bytes) -> bytes:
-        if len(pieces) < PIECES_MAX:
-            pieces[name] = encoded
-        return encoded
+class _StateEncoder:
+    """Encodes the values of one state."""
+
+    __slots__ = ("_head", "_name", "absent", "prefixes")
+
+    def __init__(self, name: str, typename: str) -> None:
+        self._name = _text(b"\x0a", name)
+        self._head = _text(b"\x0a", typename) + b"\x10\x01"
+        self.absent = b"\x12" + _varint(len(self._name)) + self._name
+        self.prefixes: dict[int, bytes] = {}
+        """By length of the value: a whole ``PersistedValue`` but for its value, which ends it."""
+
+    def prefix(self, length: int) -> bytes:
+        """Return what stands before a value of this length."""
+        head = self._head + b"\x1a" + _varint(length) if length else self._head
+        head = self._name + b"\x12" + _varint(len(head) + length) + head
+        prefix = b"\x12" + _varint(len(head) + length) + head
+        if len(self.prefixes) < PIECES_MAX:
+            self.prefixes[length] = prefix
+        return prefix
+
+
+def _piece(pieces: dict[str, bytes], name: str, encoded: bytes) -> bytes:
+    if len(pieces) < PIECES_MAX:
+        pieces[name] = encoded
+    return encoded
 
 
 Egresses = Mapping[str, str | None]

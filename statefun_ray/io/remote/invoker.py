@@ -61,7 +61,7 @@ class Core(Protocol):
 class _Function:
     """One function of one endpoint."""
 
-    __slots__ = ("_indexes", "encoder", "endpoint", "name", "tables", "target")
+    __slots__ = ("encoder", "endpoint", "indexes", "name", "tables", "target")
 
     def __init__(
         self, name: str, endpoint: _Endpoint, target: Target | BadUrl, tables: Sequence[Table]
@@ -71,22 +71,16 @@ class _Function:
         self.target = target
         self.tables = tables
         self.encoder = RequestEncoder(name)
-        self._indexes: dict[str, int] = {}
+        self.indexes: dict[str, int] = {}
+        """Of states in requests and effects, by name."""
 
-    @property
-    def indexes(self) -> dict[str, int]:
-        """Registered states by name, in the order of their tables; there may be more at any time."""
-        if len(self._indexes) != len(self.tables):
-            prefix = len(self.name) + 1
-            self._indexes = {table.name[prefix:]: index for index, table in enumerate(self.tables)}
-        return self._indexes
-
-    def states_of(self, id: str) -> list[tuple[str, str, bytes | None]]:
-        """Return ``(name, type, value)`` of the registered states of an address."""
-        return [
-            (name, table.typename, table.get(id))
-            for name, table in zip(self.indexes, self.tables, strict=True)
-        ]
+    def know_states(self) -> None:
+        """Take note of states that were registered since the last time: they only ever come."""
+        prefix = len(self.name) + 1
+        for table in self.tables[self.encoder.state_count :]:
+            name = table.name[prefix:]
+            self.indexes[name] = self.encoder.state_count
+            self.encoder.declare(name, table.typename)
 
 
 class _Endpoint:
@@ -284,9 +278,12 @@ class _Call:
     def send(self) -> None:
         """Make a request with what is known now."""
         function, invoke = self._function, self._invoke
-        states = function.states_of(invoke.id)
-        self._states_sent = len(states)
-        self.body = function.encoder.encode(invoke.id, states, invoke.messages)
+        tables, encoder = function.tables, function.encoder
+        if len(tables) != encoder.state_count:
+            function.know_states()
+        self._states_sent = len(tables)
+        id = invoke.id
+        self.body = encoder.encode(id, [table.get(id) for table in tables], invoke.messages)
         self._rounds += 1
         self._begun_in, self._begun_ms = function.endpoint.state.begun(), _now_ms()
         function.endpoint.client.start(self)
@@ -299,6 +296,8 @@ class _Call:
         owner._tell_limit(function.endpoint, now_ms)
         effects: InvocationEffects | None = None
         try:
+            if len(function.tables) != function.encoder.state_count:
+                function.know_states()
             decoded = decode_answer(
                 answer, self.function_type, function.tables, function.indexes, owner._egresses
             )

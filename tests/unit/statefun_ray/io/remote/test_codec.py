@@ -63,9 +63,11 @@ messages = st.tuples(
 @given(texts, st.lists(st.tuples(texts, texts, values), max_size=4), st.lists(messages, max_size=5))
 def test_requests_are_what_protobuf_makes(id: str, states: list[Any], batch: list[Any]) -> None:
     encoder = RequestEncoder("ns/f")
+    for name, typename, _ in states:
+        encoder.declare(name, typename)
     expected = built(id, states, batch)
     for _ in range(2):  # the second time from its pieces
-        encoded = encoder.encode(id, states, batch)
+        encoded = encoder.encode(id, [value for _, _, value in states], batch)
         assert encoded == expected.SerializeToString()
         assert ToFunction.FromString(encoded) == expected
 
