@@ -424,8 +424,9 @@ class Worker:
         self._store.set_now(now_ms)
         self._fire_timers(now_ms, limit)
         self._addresses.release_due(now_ms)
-        self._run_ready(limit)
         self._run_mailbox(limit)
+        # After the mailbox: a message for a function that lives elsewhere need not wait for the next turn.
+        self._run_ready(limit)
         self.current = None
         self._flush()
         if self.takes_input:
