@@ -90,8 +90,9 @@ class WorkerConfig:
     worker_count: int
     key_group_count: int = KEY_GROUP_COUNT_DEFAULT
     shard_count: int = EGRESS_SHARDS_DEFAULT
-    backlog_max: int = 50_000
-    """Sources pause above this many waiting messages: about 25 MB of small ones."""
+    backlog_max: int = 16_384
+    """Sources pause above this many waiting messages: two windows of a log, a tenth of a second of work. What
+    waits when a snapshot is cut is written into it, so more would cost without making anything faster."""
     feed_window: int = 8_192
     """Events on their way from one ingress log: two rounds of the largest frame."""
     invocations_max: int = 1_024
