@@ -11,20 +11,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
-from google.protobuf.message import DecodeError
-
-from statefun_sdk.address import split_typename
+from statefun_sdk.answers import effects_answer, missing_answer
 from statefun_sdk.batches import DONE, FAILED, join_answers, split_requests
 from statefun_sdk.context import Context
-from statefun_sdk.errors import StateFunError, UserTypeError, UserValueError
+from statefun_sdk.errors import UserTypeError, UserValueError
 from statefun_sdk.functions import BoundFunction, StatefulFunctions
 from statefun_sdk.messages import Message
-from statefun_sdk.protocol import FromFunction, ToFunction
+from statefun_sdk.requests import MalformedRequestError as MalformedRequestError
+from statefun_sdk.requests import States, read_request
 from statefun_sdk.specs import ValueSpec
 from statefun_sdk.storage import StateTable, Storage
 
@@ -32,18 +30,6 @@ logger = logging.getLogger(__name__)
 
 BLOCKING_THREADS_DEFAULT: Final = 32
 """Threads for ``blocking=True`` functions: they mostly wait, so more than there are cores."""
-
-_MODIFY: Final = FromFunction.PersistedValueMutation.MODIFY
-_EXPIRE_MODES: Final = {
-    "none": FromFunction.ExpirationSpec.NONE,
-    "after_write": FromFunction.ExpirationSpec.AFTER_WRITE,
-    "after_call": FromFunction.ExpirationSpec.AFTER_INVOKE,
-}
-_split = lru_cache(maxsize=1024)(split_typename)
-
-
-class MalformedRequestError(StateFunError, DecodeError):
-    """The bytes are not a request of the remote protocol."""
 
 
 class RequestReplyHandler:
@@ -191,50 +177,42 @@ class _Batch:
         missing: specs of states the request does not hold; if any, nothing may run.
     """
 
-    __slots__ = ("_context", "_id", "_invocations", "_storage", "function", "missing")
+    __slots__ = ("_calls", "_context", "_id", "_storage", "function", "missing")
 
     def __init__(self, functions: StatefulFunctions, request_bytes: bytes) -> None:
-        try:
-            request = ToFunction.FromString(request_bytes)
-        except DecodeError as error:
-            raise MalformedRequestError(f"the request is not a ToFunction message: {error}") from None
-        if not request.HasField("invocation"):
-            raise MalformedRequestError("the request holds no invocation")
-        batch = request.invocation
-        target = batch.target
-        typename = f"{target.namespace}/{target.type}"
+        typename, self._id, states, self._calls = read_request(request_bytes)
         function = self.function = functions.for_typename(typename)
-        self._id = target.id
-        self._invocations = batch.invocations
         self.missing: list[ValueSpec] = []
-        tables = self._tables(batch.state) if function.specs else []
-        self._storage: Storage = function.storage_class(tables)
-        self._context = Context(typename, self._storage)
+        self._storage: Storage = function.storage_class(self._tables(states))
+        self._context = Context(function.typename, self._storage)
 
-    def _tables(self, states: Any) -> list[StateTable]:
+    def _tables(self, states: States) -> list[StateTable]:
         """Return what storage reads, and note missing states. A state nobody asked for is left."""
-        values = {state.state_name: state.state_value for state in states}
         tables: list[StateTable] = []
         for spec in self.function.specs:
-            value = values.get(spec.name)
-            if value is None:
+            if spec.name not in states:
                 self.missing.append(spec)
-            elif not value.has_value:
+                continue
+            state = states[spec.name]
+            if state is None:
                 tables.append({})
-            elif value.typename == spec.type.typename:
-                tables.append({self._id: value.value})
+            elif state[0] == spec.type.typename:
+                tables.append({self._id: state[1]})
             else:
-                tables.append(_OtherType(self.function, spec, value.typename))
+                tables.append(_OtherType(self.function, spec, state[0]))
         return tables
 
     def run(self) -> None:
         """Call a plain function with every message."""
-        call, context = self.function.fun, self._context
+        call, typename, id = self.function.fun, self.function.typename, self._id
+        context, message_of = self._context, Message._of
+        begin = context._begin
         try:
-            for message in self._messages():
-                returned = call(context, message)
+            for caller_type, caller_id, value_typename, value in self._calls:
+                begin(id, caller_type, caller_id)
+                returned = call(context, message_of(typename, id, value_typename, value))
                 if returned is not None:
-                    _refuse_coroutine(self.function.typename, returned)
+                    _refuse_coroutine(typename, returned)
         except Exception as error:
             self._add_note(error)
             raise
@@ -248,81 +226,29 @@ class _Batch:
 
     async def run_async(self) -> None:
         """Await an async function with every message, one after another."""
-        call, context = self.function.fun, self._context
+        call, typename, id = self.function.fun, self.function.typename, self._id
+        context = self._context
         try:
-            for message in self._messages():
-                await call(context, message)
+            for caller_type, caller_id, value_typename, value in self._calls:
+                context._begin(id, caller_type, caller_id)
+                await call(context, Message._of(typename, id, value_typename, value))
         except Exception as error:
             self._add_note(error)
             raise
 
-    def _messages(self) -> Iterator[Message]:
-        """Yield the messages, with the context turned to each."""
-        begin, message_of = self._context._begin, Message._of
-        typename, id = self.function.typename, self._id
-        for invocation in self._invocations:
-            if invocation.HasField("caller"):
-                caller = invocation.caller
-                begin(id, f"{caller.namespace}/{caller.type}", caller.id)
-            else:
-                begin(id, "", "")
-            argument = invocation.argument
-            value = argument.value if argument.has_value else None
-            yield message_of(typename, id, argument.typename, value)
-
     def _add_note(self, error: Exception) -> None:
         error.add_note(
-            f"raised by function {self.function.typename}, id {self._id!r}, "
-            f"in a batch of {len(self._invocations)}"
+            f"raised by function {self.function.typename}, id {self._id!r}, in a batch of {len(self._calls)}"
         )
 
     def answer(self) -> bytes:
         """Return the serialized ``FromFunction``."""
-        answer = FromFunction()
         if self.missing:
-            answer.incomplete_invocation_context.missing_values.extend(
-                _wire_spec(spec) for spec in self.missing
-            )
-        else:
-            self._fill(answer)
-        return answer.SerializeToString()
-
-    def _fill(self, answer: FromFunction) -> None:
-        context, writes = self._context, self._storage._writes
-        if writes:
-            specs, add_mutation = self.function.specs, answer.invocation_result.state_mutations.add
-            for index, data in sorted(writes.items()):
-                spec = specs[index]
-                mutation = add_mutation()
-                mutation.state_name = spec.name
-                if data is not None:
-                    mutation.mutation_type = _MODIFY
-                    _fill_value(mutation.state_value, spec.type.typename, data)
-        if context._sends:
-            add_message = answer.invocation_result.outgoing_messages.add
-            for target_typename, target_id, value_typename, value in context._sends:
-                message = add_message()
-                _fill_address(message.target, target_typename, target_id)
-                _fill_value(message.argument, value_typename, value)
-        if context._delayed:
-            add_delayed = answer.invocation_result.delayed_invocations.add
-            for entry in context._delayed:
-                delayed = add_delayed()
-                if len(entry) == 2:
-                    delayed.is_cancellation_request = True
-                    delayed.cancellation_token = entry[1]
-                else:
-                    _, delay_ms, token, target_typename, target_id, value_typename, value = entry
-                    delayed.delay_in_ms = delay_ms
-                    delayed.cancellation_token = token
-                    _fill_address(delayed.target, target_typename, target_id)
-                    _fill_value(delayed.argument, value_typename, value)
-        if context._egress:
-            add_egress = answer.invocation_result.outgoing_egresses.add
-            for typename, value_typename, value in context._egress:
-                egress = add_egress()
-                egress.egress_namespace, egress.egress_type = _split(typename)
-                _fill_value(egress.argument, value_typename, value)
+            return missing_answer(self.missing)
+        context = self._context
+        return effects_answer(
+            self.function.specs, self._storage._writes, context._sends, context._delayed, context._egress
+        )
 
 
 class _OtherType:
@@ -344,29 +270,6 @@ class _OtherType:
             f"{self._found!r}, declared is {self._spec.type.typename!r}; declare the stored type, "
             f"or give the new one another name"
         )
-
-
-def _fill_address(address: Any, typename: str, id: str) -> None:
-    address.namespace, address.type = _split(typename)
-    address.id = id
-
-
-def _fill_value(typed_value: Any, typename: str, value: bytes | None) -> None:
-    typed_value.typename = typename
-    if value is not None:
-        typed_value.has_value = True
-        typed_value.value = value
-
-
-def _wire_spec(spec: ValueSpec) -> FromFunction.PersistedValueSpec:
-    # The expiration is said even where there is none, as the official Python SDK does.
-    return FromFunction.PersistedValueSpec(
-        state_name=spec.name,
-        type_typename=spec.type.typename,
-        expiration_spec=FromFunction.ExpirationSpec(
-            mode=_EXPIRE_MODES[spec.expire_mode], expire_after_millis=spec.duration
-        ),
-    )
 
 
 def _refuse_coroutine(typename: str, returned: object) -> None:
