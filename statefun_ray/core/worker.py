@@ -65,7 +65,7 @@ from statefun_ray.core.key_groups import (
 )
 from statefun_ray.core.lanes import AWAITING, INLINE, Lane
 from statefun_ray.core.message import DEAD_LETTERS, REPLY_PREFIX, Message, unpack_message
-from statefun_ray.core.metrics import Figure, FunctionMetrics, function_figures, label
+from statefun_ray.core.metrics import Figure, FunctionMetrics, function_figures, label, waiting_figures
 from statefun_ray.core.outbox import Outbox
 from statefun_ray.core.remote_states import RemoteStates
 from statefun_ray.core.snapshots import Counters, FinishedBase, OpenSnapshot, transient_slices
@@ -831,6 +831,7 @@ class Worker:
     def figures(self) -> list[Figure]:
         """Return what Prometheus may know of this worker."""
         result = list(function_figures(self._metrics))
+        result += waiting_figures(self._metrics, self._addresses.busy.values(), self._invocations.values())
         for lane in self._lanes.values():
             labels = label("lane", lane.name)
             result.append(("statefun_lane_inflight_async_ops", labels, lane.in_flight))
@@ -841,6 +842,7 @@ class Worker:
         result.append(("statefun_worker_parked_addresses", "", len(self._addresses.parked)))
         result.append(("statefun_worker_retrying_addresses", "", self.retrying_count))
         result.append(("statefun_worker_dead_letters", "", len(self._letters)))
+        result.append(("statefun_worker_dead_letters_total", "", self.counters.buried))
         result.append(("statefun_worker_delayed_messages", "", len(self._timers)))
         result.append(("statefun_worker_keys", "", self._store.key_count()))
         result.append(("statefun_worker_snapshot_id", "", self._committed))

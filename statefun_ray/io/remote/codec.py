@@ -20,6 +20,7 @@ from statefun_checkpoints.model import ExpireMode, StateSpec
 from statefun_ray.core.invoker import Delayed, Egress, InvocationEffects, Send
 from statefun_ray.core.message import Message
 from statefun_ray.core.state import Table
+from statefun_ray.io.record_checks import RecordCheck
 from statefun_ray.io.remote.errors import BadAnswer
 from statefun_sdk import protocol
 
@@ -170,8 +171,8 @@ def _piece(pieces: dict[str, bytes], name: str, encoded: bytes) -> bytes:
     return encoded
 
 
-Egresses = Mapping[str, str | None]
-"""Egress id -> the type its records must have, None for any."""
+Egresses = Mapping[str, RecordCheck | None]
+"""Egress id -> what checks its records, None where any will do."""
 
 
 def decode_answer(
@@ -293,13 +294,12 @@ def _egress(message: protocol.FromFunction.EgressMessage, function_type: str, eg
         raise BadAnswer(
             f"{function_type} sends a record to egress {name}, which is not configured; configured: {configured}"
         )
-    argument, expected = message.argument, egresses[name]
-    if expected is not None and (argument.typename != expected or not argument.has_value):
-        raise BadAnswer(
-            f"{function_type} sends a record of type {argument.typename!r} to egress {name}, which takes "
-            f"{expected!r}"
-        )
-    return name, argument.typename, argument.value if argument.has_value else None
+    argument, check = message.argument, egresses[name]
+    typename, value = argument.typename, argument.value if argument.has_value else None
+    problem = check(typename, value) if check is not None else None
+    if problem is not None:
+        raise BadAnswer(f"{function_type} sends a record that cannot be published: {problem}")
+    return name, typename, value
 
 
 def _writes(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 
 from statefun_checkpoints.model import StateSpec
@@ -24,7 +24,7 @@ from statefun_ray.core.metrics import Figure, label
 from statefun_ray.core.state import Table
 from statefun_ray.io.remote.client import OKHTTP_CONNECTIONS, AiohttpClient, Client
 from statefun_ray.io.remote.codec import Egresses, RequestEncoder, decode_answer
-from statefun_ray.io.remote.endpoint import LATENCY_BUCKETS_MS, EndpointState
+from statefun_ray.io.remote.endpoint import LATENCY_BUCKETS_MS, EndpointState, Metrics
 from statefun_ray.io.remote.errors import (
     BadAnswer,
     CallTimedOut,
@@ -40,6 +40,17 @@ logger = logging.getLogger(__name__)
 ROUNDS_MAX: Final = 4
 """Requests for one batch: each further one must have brought a state that was not known."""
 
+ENDPOINT_FIGURES: Final = (
+    "statefun_remote_invocation_requests_total",
+    "statefun_remote_invocation_failures_total",
+    "statefun_remote_invocation_latency_ms",
+)
+FUNCTION_FIGURES: Final = (
+    "statefun_function_remote_invocation_requests_total",
+    "statefun_function_remote_invocation_failures_total",
+    "statefun_function_remote_invocation_latency_ms",
+)
+"""Requests, those without a result, and the histogram of their time: per service, per function."""
 
 Outcome: TypeAlias = tuple[Invoke, InvocationEffects | None, Exception | None]
 """A batch, its effects, and what went wrong with it: ``InvocationPostponed`` if it could not be tried."""
@@ -61,7 +72,7 @@ class Core(Protocol):
 class _Function:
     """One function of one endpoint."""
 
-    __slots__ = ("encoder", "endpoint", "indexes", "name", "tables", "target")
+    __slots__ = ("encoder", "endpoint", "indexes", "metrics", "name", "tables", "target")
 
     def __init__(
         self, name: str, endpoint: _Endpoint, target: Target | BadUrl, tables: Sequence[Table]
@@ -71,6 +82,7 @@ class _Function:
         self.target = target
         self.tables = tables
         self.encoder = RequestEncoder(name)
+        self.metrics = Metrics()
         self.indexes: dict[str, int] = {}
         """Of states in requests and effects, by name."""
 
@@ -223,18 +235,9 @@ class RemoteInvoker:
         """Return what Prometheus may know of the services."""
         result: list[Figure] = []
         for name, endpoint in self._endpoints.items():
-            metrics, labels = endpoint.state.metrics, label("endpoint", name)
-            result.append(("statefun_remote_invocation_requests_total", labels, metrics.requests))
-            result.append(("statefun_remote_invocation_failures_total", labels, metrics.failures))
-            count = 0
-            for bound_ms, in_bucket in zip(
-                (*LATENCY_BUCKETS_MS, "+Inf"), metrics.latency_buckets, strict=True
-            ):
-                count += in_bucket
-                bucket = f'{labels},le="{bound_ms}"'
-                result.append(("statefun_remote_invocation_latency_ms_bucket", bucket, count))
-            result.append(("statefun_remote_invocation_latency_ms_sum", labels, metrics.latency_sum_ms))
-            result.append(("statefun_remote_invocation_latency_ms_count", labels, count))
+            result += _figures_of(ENDPOINT_FIGURES, label("endpoint", name), endpoint.state.metrics)
+        for name, function in self._functions.items():
+            result += _figures_of(FUNCTION_FIGURES, label("function", name), function.metrics)
         return result
 
     def close(self) -> None:
@@ -249,6 +252,18 @@ class RemoteInvoker:
                 return  # the loop has ended, and with it every connection
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+
+def _figures_of(names: tuple[str, str, str], labels: str, metrics: Metrics) -> Iterator[Figure]:
+    requests, failures, latency = names
+    yield requests, labels, metrics.requests
+    yield failures, labels, metrics.failures
+    count = 0
+    for bound_ms, in_bucket in zip((*LATENCY_BUCKETS_MS, "+Inf"), metrics.latency_buckets, strict=True):
+        count += in_bucket
+        yield f"{latency}_bucket", f'{labels},le="{bound_ms}"', count
+    yield f"{latency}_sum", labels, metrics.latency_sum_ms
+    yield f"{latency}_count", labels, count
 
 
 class _Call:
@@ -285,6 +300,7 @@ class _Call:
         id = invoke.id
         self.body = encoder.encode(id, [table.get(id) for table in tables], invoke.messages)
         self._rounds += 1
+        function.metrics.requests += 1
         self._begun_in, self._begun_ms = function.endpoint.state.begun(), _now_ms()
         function.endpoint.client.start(self)
 
@@ -293,6 +309,7 @@ class _Call:
         function, owner = self._function, self._owner
         now_ms = _now_ms()
         function.endpoint.state.succeeded(now_ms - self._begun_ms)
+        function.metrics.answered(now_ms - self._begun_ms)
         owner._tell_limit(function.endpoint, now_ms)
         effects: InvocationEffects | None = None
         try:
@@ -331,6 +348,8 @@ class _Call:
         """See `client.Request`."""
         owner, endpoint = self._owner, self._function.endpoint
         state, now_ms = endpoint.state, _now_ms()
+        metrics = self._function.metrics
+        metrics.failures += isinstance(error, ServiceUnavailable | CallTimedOut | BadAnswer)
         if isinstance(error, ServiceUnavailable):
             if error.answered:
                 delay_ms = state.refused(self._begun_in, now_ms, error.retry_after_ms, error.reason)
@@ -339,8 +358,10 @@ class _Call:
             error = InvocationPostponed(error.reason, delay_ms)
         elif isinstance(error, CallTimedOut):
             state.timed_out(self._begun_in, now_ms - self._begun_ms)
+            metrics.answered(now_ms - self._begun_ms)
         elif isinstance(error, BadAnswer):
             state.answered_badly(now_ms - self._begun_ms)
+            metrics.answered(now_ms - self._begun_ms)
         else:
             state.abandoned()
         owner._tell_limit(endpoint, now_ms)

@@ -9,16 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statefun_checkpoints.model import StateSpec
+from statefun_ingress.topics import EGRESS_RECORD
 from statefun_ray.core.state import Table
+from statefun_ray.io.record_checks import record_checks
 from statefun_ray.io.remote.codec import DURATION_MS_MAX, UNSET_TYPE, RequestEncoder, decode_answer
 from statefun_ray.io.remote.errors import BadAnswer
+from statefun_ray.module.model import PLAYGROUND_EGRESS, FileEgress, KafkaEgress, Module, PlaygroundEgress
 from statefun_sdk.protocol import FromFunction, ToFunction
 
 INT = "io.statefun.types/int"
 KAFKA = "type.googleapis.com/io.statefun.sdk.egress.KafkaProducerRecord"
 TABLES = [Table("ns/f.count", INT), Table("ns/f.odd.name", UNSET_TYPE)]
 INDEXES = {table.name.partition(".")[2]: index for index, table in enumerate(TABLES)}
-EGRESSES = {"out/kafka": KAFKA, "out/file": None}
+EGRESSES = record_checks(
+    Module(
+        kafka_egresses=(KafkaEgress("out/kafka"),),
+        file_egresses=(FileEgress("out/file", "unused"),),
+        playground_egress=PlaygroundEgress(("t",)),
+    )
+)
 
 
 def built(id: str, states: list[Any], messages: list[Any]) -> ToFunction:
@@ -187,6 +196,13 @@ def _wrong_record(response: Any) -> None:
     out.argument.typename, out.argument.has_value = INT, True
 
 
+def _wrong_topic(response: Any) -> None:
+    out = response.outgoing_egresses.add()
+    out.egress_namespace, _, out.egress_type = PLAYGROUND_EGRESS.partition("/")
+    out.argument.typename, out.argument.has_value = EGRESS_RECORD, True
+    out.argument.value = b'{"topic": "nope", "payload": "x"}'
+
+
 @pytest.mark.parametrize(
     ("ask", "text"),
     [
@@ -198,8 +214,12 @@ def _wrong_record(response: Any) -> None:
         (_negative_delay, "a message after -1 ms"),
         (_delayed_without_target, "a delayed message to a target"),
         (_cancellation_without_token, "no token"),
-        (_unknown_egress, "egress out/else, which is not configured; configured: out/file, out/kafka"),
-        (_wrong_record, "'io.statefun.types/int' to egress out/kafka, which takes"),
+        (
+            _unknown_egress,
+            "egress out/else, which is not configured; configured: io.statefun.playground/egress, out/file",
+        ),
+        (_wrong_record, f"egress out/kafka takes records of type '{KAFKA}', not one of type '{INT}'"),
+        (_wrong_topic, "the playground egress has no topic 'nope'; it has t"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(ask: Any, text: str) -> None:
