@@ -398,7 +398,7 @@ def _dead_letters(arguments: argparse.Namespace) -> int:
             raise BadSetting(
                 arguments.action, "nothing or several things", "letters by name, --function TYPE, or --all"
             )
-        told, has_more = client.tell_dead_letters(arguments.action, choice)
+        told, has_more, kept = client.tell_dead_letters(arguments.action, choice)
     except RequestFailed as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 1
@@ -409,9 +409,13 @@ def _dead_letters(arguments: argparse.Namespace) -> int:
         client.close()
     what = "delivered once more" if arguments.action == "redrive" else "dropped"
     if arguments.json:
-        _print_json({"action": arguments.action, "told": told, "more": has_more})
+        _print_json({"action": arguments.action, "told": told, "more": has_more, "without_address": kept})
     else:
         print(f"{told} letter{'s' * (told != 1)} will be {what}")
+        if kept:
+            print(
+                f"{kept} stay{'s' * (kept == 1)}: records that could not become messages have no address; drop them"
+            )
         if has_more:
             print("there are more: say it once more when these are gone")
     return 0

@@ -367,12 +367,19 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """job.json: what is fixed for the life of an application."""
+    """job.json: what is fixed for the life of an application.
+
+    Attributes:
+        incarnation: drawn when the storage was new, so it tells this application from every other
+            one of its name, the one that had this storage before it was emptied included. Not there
+            in a storage that is older than the field.
+    """
 
     name: str
     key_group_count: int = KEY_GROUP_COUNT_DEFAULT
     egress_shards: int = EGRESS_SHARDS_DEFAULT
     key_hash: str = KEY_HASH
+    incarnation: str | msgspec.UnsetType = msgspec.UNSET
     format: Literal[1] = FORMAT
 
 

@@ -57,6 +57,8 @@ def open_checkpoint(uri: str, snapshot: int | None = None) -> Checkpoint:
 
 
 DEAD_LETTERS: Final = "io.statefun-ray/dead-letters"
+_NO_CALLER: Final = ("", "io.statefun-ray/no-address")
+"""The second of a letter that never was a message: a record of a source that could be none."""
 """Table of the messages that nobody could process."""
 
 
@@ -153,7 +155,7 @@ class Checkpoint:
         rows = self._load().state.of_table(DEAD)
         letters = [msgspec.msgpack.decode(value) for value in rows.value if value is not None]
         messages = [letter[0] for letter in letters]
-        callers = [f"{message[2]}/{message[3]}" if message[2] else None for message in messages]
+        callers = [None if message[2] in _NO_CALLER else f"{message[2]}/{message[3]}" for message in messages]
         return pa.table(
             {
                 "id": pa.array(rows.id, pa.string()),

@@ -21,7 +21,13 @@ from statefun_ingress.values import to_json
 DEAD_LETTERS: Final = "io.statefun-ray/dead-letters"
 """The reserved function type that letters are told things by."""
 
+NO_ADDRESS: Final = "io.statefun-ray/no-address"
+"""The caller of a letter that never was a message; see ``statefun_ray.core.dead_letters``."""
+
 LISTED_DEFAULT: Final = 100
+REFUSED_NAMED_MAX: Final = 5
+"""Letters that an error names."""
+
 LISTED_MAX: Final = 1_000
 """Letters that a worker says at once."""
 
@@ -87,8 +93,8 @@ def letters_of(answers: Iterable[State], registry: Registry) -> list[dict[str, A
                     "id": name.partition("/")[2],
                     "letter": name.partition("/")[0],
                     "function": target_type,
-                    "target_id": id,
-                    "caller": f"{caller_type}/{caller_id}" if caller_type else None,
+                    "target_id": None if caller_type == NO_ADDRESS else id,
+                    "caller": None if caller_type in ("", NO_ADDRESS) else f"{caller_type}/{caller_id}",
                     "type": value_type,
                     **_value(registry, value_type, value),
                     "attempts": attempts,
@@ -124,6 +130,25 @@ def chosen(choice: Choice, letters: list[dict[str, Any]]) -> list[Named]:
         for letter in letters
         if choice.all or letter["function"] == choice.function
     ]
+
+
+def without_address(named: Iterable[Named], letters: Iterable[dict[str, Any]]) -> list[Named]:
+    """Return those that never were messages: they have no address to be delivered to."""
+    found = {(letter["id"], letter["letter"]) for letter in letters if letter["target_id"] is None}
+    return [one for one in named if (one.id, one.letter) in found]
+
+
+def refusal(letters: list[Named]) -> RequestRefused:
+    """Return why these letters cannot be delivered once more."""
+    names = ", ".join(f"{one.id}/{one.letter}" for one in letters[:REFUSED_NAMED_MAX])
+    more = len(letters) - REFUSED_NAMED_MAX
+    return RequestRefused(
+        409,
+        "These letters have no address",
+        f"{names}{f' and {more} more' if more > 0 else ''}: each is a record of a source that could not become a "
+        "message, for the reason in its error; put a corrected record into its source, and drop the letter. "
+        "Nothing was redriven",
+    )
 
 
 def commands(action: str, letters: Iterable[Named]) -> list[Events]:

@@ -24,6 +24,8 @@ from statefun_ingress.dead_letters import (
     is_cut,
     letters_of,
     read_choice,
+    refusal,
+    without_address,
 )
 from statefun_ingress.errors import RequestRefused
 from statefun_ingress.feed import State
@@ -130,14 +132,22 @@ def create_app(host: AppHost) -> IngressApp:
 
     async def tell(action: str, request: Request) -> Response:
         choice = read_choice(await request.body())
-        answers = (
-            [] if choice.letters is not None else await host.query_letters(function=choice.function or "")
-        )
-        letters = chosen(choice, letters_of(answers, host.registry))
+        by_name = choice.letters is not None
+        answers = []
+        if action == "redrive" or not by_name:
+            ids = {letter.id for letter in choice.letters or ()}
+            answers = await host.query_letters(ids.pop() if len(ids) == 1 else "", choice.function or "")
+        found = letters_of(answers, host.registry)
+        letters = chosen(choice, found)
         for letter in letters:
             check_id(letter.id)
+        kept = without_address(letters, found) if action == "redrive" else []
+        if kept and (by_name or len(kept) == len(letters)):
+            raise refusal(kept)
+        letters = [letter for letter in letters if letter not in kept]
         await host.append(commands(action, letters))
-        return JSONResponse({"told": len(letters), "more": is_cut(answers)}, 202)
+        answer = {"told": len(letters), "more": not by_name and is_cut(answers), "without_address": len(kept)}
+        return JSONResponse(answer, 202)
 
     @app.post("/v1/dead-letters/redrive", tags=["dead letters"], summary="Deliver letters once more")
     async def redrive(request: Request) -> Response:

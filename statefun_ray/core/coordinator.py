@@ -172,7 +172,12 @@ class Coordinator:
         """Return the commit log as this coordinator would write it, not opened."""
         config = self.config
         return CommitLog(
-            Job(name=config.name, key_group_count=config.key_group_count, egress_shards=config.shard_count)
+            Job(
+                name=config.name,
+                key_group_count=config.key_group_count,
+                egress_shards=config.shard_count,
+                incarnation=config.nonce,  # counts for a new storage only, and is as unique as is needed
+            )
         )
 
     def _new_snapshots(self) -> SnapshotCoordinator:

@@ -9,7 +9,8 @@ once, and arrives at the worker that keeps the letter.
 command, packed                                   effect
 ================================================  ===================================================
 ``["add", type, value type, value, why]``         a message that never was one becomes a letter
-``["redrive", letter]``                           the letter's message is delivered once more
+``["redrive", letter]``                           the letter's message is delivered once more; one that never
+                                                  was a message has no address, and stays
 ``["drop", letter]``                              the letter is gone
 ================================================  ===================================================
 """
@@ -21,7 +22,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from statefun_ray.core.addresses import ERROR_CHARS_MAX
-from statefun_ray.core.message import DEAD_LETTERS, Message, ordinal_sub
+from statefun_ray.core.message import DEAD_LETTERS, NO_ADDRESS, Message, ordinal_sub
 from statefun_ray.core.snapshots import Counters
 from statefun_ray.core.state import Table
 
@@ -81,10 +82,10 @@ class DeadLetters:
         try:
             match _command_decoder.decode(value or b""):
                 case ["add", str(target_type), str(value_type), bytes() | None as data, str(why)]:
-                    rejected: Message = (target_type, id, "", "", value_type, data)
+                    rejected: Message = (target_type, id, NO_ADDRESS, "", value_type, data)
                     self.bury(rejected, ordinal, 0, why, now_ms, now_ms)
                 case ["redrive", str(letter)]:
-                    return self._take(id, letter)
+                    return self._take(id, letter) if self._has_address(id, letter) else None
                 case ["drop", str(letter)]:
                     self._take(id, letter)
                 case _:
@@ -92,6 +93,10 @@ class DeadLetters:
         except ValueError as error:  # msgspec's errors are among these
             self.bury(message, ordinal, 0, f"no command to the dead letters: {error}", now_ms, now_ms)
         return None
+
+    def _has_address(self, id: str, letter: str) -> bool:
+        value = self._table.get((id, letter))
+        return value is not None and _decoder.decode(value)[0][2] != NO_ADDRESS
 
     def _take(self, id: str, letter: str) -> Message | None:
         value = self._table.get((id, letter))

@@ -26,6 +26,9 @@ REPLY_PREFIX: Final = REPLY_NAMESPACE + "/"
 DEAD_LETTERS: Final = "io.statefun-ray/dead-letters"
 """The reserved function type that keeps dead letters: messages to it are commands to the runtime."""
 
+NO_ADDRESS: Final = "io.statefun-ray/no-address"
+"""The caller of a dead letter that never was a message: its id is no address but a place in a source."""
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 

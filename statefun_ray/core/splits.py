@@ -68,7 +68,8 @@ class Splits:
     def is_late(self, split: str) -> bool:
         """Whether the restored snapshot knew other splits of its topic: it was added since.
 
-        Then all its records came after the start, and none may be left out.
+        Then all its records came after the start, and none may be left out. What was added since
+        this worker began, the source finds out by itself.
         """
         return split.rpartition("/")[0] in self._known_topics
 
@@ -93,6 +94,16 @@ class Splits:
         before = self._positions.get(split)
         if before is None or position < before:
             raise ValueError(f"{split} continues at {position}, expected {before} or more")
+        self._positions[split] = position
+
+    def reset(self, split: str, position: int) -> None:
+        """Go on at ``position``, which may lie before: what was to be read next does not exist.
+
+        Raises:
+            ValueError: the split was never opened.
+        """
+        if split not in self._positions:
+            raise ValueError(f"{split} is to go on at {position} and was never opened")
         self._positions[split] = position
 
     def positions(self) -> list[Position]:

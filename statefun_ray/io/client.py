@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from statefun_sdk import BoolType, DoubleType, IntType, LongType, StringType, Type
@@ -55,6 +55,17 @@ class Reply:
         if kind.startswith("application/json"):
             return json.loads(self.content)
         return self.content.decode() if kind.startswith("text/plain") else self.content
+
+
+class ToldLetters(NamedTuple):
+    """What became of telling something to dead letters."""
+
+    count: int
+    """How many were told, which is durable."""
+    has_more: bool
+    """There are more of that kind, to be told in the same way once these are gone."""
+    without_address: int = 0
+    """Letters that were to be redriven and stay: they never were messages."""
 
 
 class HttpClient:
@@ -162,9 +173,8 @@ class HttpClient:
         found: dict[str, Any] = self._request("GET", f"/v1/dead-letters?{query}", b"", {}, None).data
         return found
 
-    def tell_dead_letters(self, action: str, choice: Mapping[str, Any]) -> tuple[int, bool]:
-        """``redrive`` or ``drop`` letters; return how many were told, which is durable then, and whether
-        there are more of that kind, to be told in the same way once these are gone.
+    def tell_dead_letters(self, action: str, choice: Mapping[str, Any]) -> ToldLetters:
+        """``redrive`` or ``drop`` letters.
 
         Args:
             action: what they are told.
@@ -174,7 +184,8 @@ class HttpClient:
         reply = self._request(
             "POST", f"/v1/dead-letters/{action}", json.dumps(choice).encode(), headers, None
         )
-        return int(reply.data["told"]), bool(reply.data["more"])
+        data = reply.data
+        return ToldLetters(int(data["told"]), bool(data["more"]), int(data["without_address"]))
 
     def _request(
         self, method: str, path: str, body: bytes, headers: dict[str, str], producer: tuple[str, int] | None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -66,6 +67,9 @@ class Sink(Protocol):
             SinkUnavailable, StoreError: no answer; the call is repeated later.
         """
 
+    def flush(self, timeout_s: float) -> None:
+        """Let leave what was published and nobody waits for; before an orderly end. May block."""
+
     def close(self) -> None:
         """Let go of connections; nothing is published any more. May be called from any thread."""
 
@@ -104,6 +108,12 @@ class Sinks:
         """Open all that are configured; see `Sink.open`."""
         for sink in self._sinks.values():
             sink.open()
+
+    def flush(self, timeout_s: float) -> None:
+        """Flush all of them, one after the other; see `Sink.flush`."""
+        deadline_s = time.monotonic() + timeout_s
+        for sink in self._sinks.values():
+            sink.flush(max(0.0, deadline_s - time.monotonic()))
 
     def close(self) -> None:
         """Close all of them."""

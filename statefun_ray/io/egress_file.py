@@ -130,6 +130,9 @@ class FileSink:
     def open(self) -> None:
         """Nobody has to be kept from writing an object that can exist only once."""
 
+    def flush(self, timeout_s: float) -> None:
+        """What is published is there."""
+
     def close(self) -> None:
         """Nothing to let go of: the store is shared."""
 

@@ -67,6 +67,9 @@ class PlaygroundSink:
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
+    def flush(self, timeout_s: float) -> None:
+        """What is published was acknowledged."""
+
     def close(self) -> None:
         """Let a blocked `publish` end."""
         for waiting in list(self._waiting.values()):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from msgspec import UNSET
+
 from statefun_checkpoints.commit_log import LogReader
 from statefun_checkpoints.store import ObjectStore, run_store
 from statefun_checkpoints.store_requests import StoreSteps
@@ -66,6 +68,7 @@ def open_sinks(
             further[egress.id] = KafkaSink(
                 egress,
                 app=owner.app,
+                incarnation=partial(_incarnation, storage),
                 worker=owner.worker,
                 worker_count=owner.worker_count,
                 slot_count=owner.workers_since,
@@ -86,6 +89,11 @@ def _newest_generation() -> StoreSteps[int]:
     log = LogReader()
     yield from log.open()
     return (yield from log.read(log.newest_slot)).generation
+
+
+def _incarnation(storage: ObjectStore) -> str:
+    found = run_store(storage, LogReader().open()).incarnation
+    return "" if found is UNSET else found
 
 
 def _keep_rejected(files: FileSink, shard: int, row: EgressRow, why: str) -> None:

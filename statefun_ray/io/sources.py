@@ -60,7 +60,10 @@ class Sources:
         has_read = False
         for source in self._sources:
             chunk = source.take() if core.takes_input else None
-            if chunk is not None:
+            if chunk is not None and chunk.is_reset:
+                core.splits.reset(chunk.split, chunk.next_position)
+                has_read = True
+            elif chunk is not None:
                 core.split_records(chunk.split, chunk.next_position, chunk.messages, chunk.rejected)
                 has_read = True
         return has_read

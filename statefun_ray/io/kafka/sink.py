@@ -9,6 +9,9 @@ after the commit, and one whose outcome is unknown is settled by asking the regi
 A producer that had any trouble is thrown away: with librdkafka a delayed message of an aborted
 transaction could otherwise end up in the next one. The new one fences what is left of the old.
 
+A record that the broker will never take holds up no other: it is told, and the rest is written
+without it. What a broker says of a whole request is first found out for each record alone.
+
 A worker of an earlier generation that does not know yet that it was replaced is fenced before
 this one publishes: its transactional ids are claimed (`open`), by exactly one worker each.
 """
@@ -17,7 +20,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -36,6 +41,10 @@ logger = logging.getLogger(__name__)
 REGISTER_TOPIC: Final = "statefun-ray.registers"
 """Its partitions are numbered like egress shards; nothing is ever written to it but offsets."""
 
+PARTITIONER: Final = "murmur2_random"
+"""What Kafka's Java clients do, and so StateFun: a key of a topic that they wrote to has the same partition
+here. librdkafka's own default is another hash. A property of this name wins."""
+
 BROKER_S: Final = 10.0
 """For one answer of the broker."""
 
@@ -45,12 +54,31 @@ ABORT_S: Final = 2.0
 DELIVERY_S: Final = 30.0
 """For the records of one batch to be written; not longer than a transaction may last."""
 
+LOOK_S: Final = 0.05
+"""Between two looks at what was said of records that are being written."""
+
+RowKey: TypeAlias = tuple[int, int]
+"""Shard and sequence of a row."""
+
 Headers: TypeAlias = list[tuple[str, bytes | str | None]]
 """As the client takes them."""
 
 _FENCED: Final = frozenset(
     {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}
 )
+
+_REFUSED: Final = frozenset(
+    {
+        KafkaError.INVALID_RECORD,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.TOPIC_EXCEPTION,
+    }
+)
+"""What a broker says of a record that it will not take next time either."""
+
+_REFUSED_TOGETHER: Final = frozenset({KafkaError.INVALID_RECORD, KafkaError.MSG_SIZE_TOO_LARGE})
+"""... and of all records that came with it in one request, or of the request as such."""
 
 
 class SinkFenced(Exception):
@@ -67,6 +95,7 @@ class KafkaSink:
         egress: KafkaEgress,
         *,
         app: str,
+        incarnation: Callable[[], str],
         worker: int,
         worker_count: int,
         slot_count: int,
@@ -78,7 +107,9 @@ class KafkaSink:
 
         Args:
             egress: where to.
-            app: names transactional ids and registers.
+            app: names transactional ids and registers, together with
+            incarnation: which application of that name it is, from its storage; may block. Empty
+                for a storage that knows none: then the name is all there is.
             worker, worker_count: which worker of how many.
             slot_count: the largest number of workers that may still be publishing somewhere.
             shard_count: of the application.
@@ -91,16 +122,23 @@ class KafkaSink:
         """
         self._egress = egress
         self._where = f"kafka egress {egress.id}"
-        self._app = app
+        self._app, self._incarnation = app, incarnation
         self._worker, self._worker_count = worker, worker_count
         self._slot_count = max(slot_count, worker_count)
         self._shard_count = shard_count
         self._is_current = is_current
         self._on_rejected = on_rejected
         self._is_exact = egress.semantic == "exactly-once"
-        self._group = f"statefun-ray.{app}.{egress.id.replace('/', '.')}"
+        self._group = ""
+        """Names registers and transactional ids; known once this is open."""
         self._registers: dict[int, int] = {}
         """Shard -> sequence of its next row, as far as read since the producer was made."""
+        self._delivered: set[RowKey] = set()
+        """Of the batch that is being published: written, where nothing but memory says so."""
+        self._rejected: set[RowKey] = set()
+        """... told to be refused for good"""
+        self._alone: set[RowKey] = set()
+        """... to be sent in requests of their own."""
         self._producer: Producer | None = None
         self._register_reader: Consumer | None = None
         self._in_use = threading.Lock()
@@ -116,6 +154,7 @@ class KafkaSink:
         """
         if not self._is_exact:
             return
+        self._group = group_name(self._app, self._incarnation(), self._egress.id)
         try:
             self._create_register_topic()
             for slot in range(self._worker, self._slot_count, self._worker_count):
@@ -146,6 +185,8 @@ class KafkaSink:
                 self._publish_exactly_once(batch)
             else:
                 self._publish_plainly(batch)
+            for rows in (self._delivered, self._rejected, self._alone):
+                rows.clear()
         except KafkaException as error:
             # Whatever it was: this producer may hold something that would reach the next batch.
             self._drop_producer()
@@ -153,6 +194,17 @@ class KafkaSink:
         except (SinkUnavailable, SinkFenced):
             self._drop_producer()
             raise
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait for what ``none`` has not waited for; the others have nothing left here."""
+        if self._egress.semantic != "none" or not self._in_use.acquire(timeout=timeout_s):
+            return  # a batch that is being published is in the last snapshot
+        try:
+            left = self._producer.flush(timeout_s) if self._producer is not None else 0
+        finally:
+            self._in_use.release()
+        if left:
+            logger.warning("%s: %d records were not written within %g s", self._where, left, timeout_s)
 
     def close(self) -> None:
         """Let go of the connections, after the batch that is being published if there is one."""
@@ -178,37 +230,84 @@ class KafkaSink:
             is_sure = self._egress.semantic == "at-least-once"
             ours = {"enable.idempotence": True, "acks": "all"} if is_sure else {}
             self._producer = make_producer({**ours, **self._properties}, self._where)
-        deliveries = self._produce(self._producer, batch)
         if self._egress.semantic == "none":
+            self._produce(self._producer, batch, _Deliveries())
             self._producer.poll(0)
             return
-        deliveries.wait(self._producer)
+        while True:
+            deliveries = _Deliveries(self._delivered)
+            self._produce(self._producer, batch, deliveries)
+            deliveries.wait(self._producer)
+            self._sort_out(deliveries)
+            deliveries.check()
+            if not deliveries.refused:
+                return
 
     # --- exactly once ---------------------------------------------------------------------
 
     def _publish_exactly_once(self, batch: Sequence[ShardRows]) -> None:
-        if self._producer is None:
-            self._check_current()  # before: or a worker that was replaced would fence its successor
-            self._producer = self._transactional(self._worker)
-            self._check_current()  # and after: a generation that is begun later claims our id after us
-        producer = self._producer
+        while True:
+            if self._producer is None:
+                self._check_current()  # before: or a worker that was replaced would fence its successor
+                self._producer = self._transactional(self._worker)
+                self._check_current()  # and after: a generation that is begun later claims our id after us
+            refusing = self._transact(self._producer, batch)
+            if refusing is None:
+                return
+            self._sort_out(refusing)
+            self._drop_producer()
+
+    def _transact(self, producer: Producer, batch: Sequence[ShardRows]) -> _Deliveries | None:
+        """Write in one transaction what is above the registers, and move them.
+
+        Returns:
+            None when it is done; else what the broker said of records that it refuses, and the
+            transaction is still open.
+        """
         self._read_registers({shard for shard, _ in batch})
         wanted = [(shard, [row for row in rows if row[0] >= self._registers[shard]]) for shard, rows in batch]
         wanted = [(shard, rows) for shard, rows in wanted if rows]
         if not wanted:
-            return
+            return None
         self._check_open()
         producer.begin_transaction()
-        deliveries = self._produce(producer, wanted)
+        deliveries = _Deliveries(stops_at_refused=True)
+        self._produce(producer, wanted, deliveries)
         moved: dict[int, int] = {}
         for shard, rows in wanted:
             moved[shard] = max(moved.get(shard, 0), rows[-1][0] + 1)
         offsets = [TopicPartition(REGISTER_TOPIC, shard, sequence) for shard, sequence in moved.items()]
-        producer.send_offsets_to_transaction(offsets, self._reader().consumer_group_metadata(), BROKER_S)
+        if not deliveries.refused:
+            try:
+                producer.send_offsets_to_transaction(
+                    offsets, self._reader().consumer_group_metadata(), BROKER_S
+                )
+            except KafkaException:
+                # A record that is refused breaks its transaction, perhaps while this was asked.
+                producer.poll(LOOK_S)
+                if not deliveries.refused:
+                    raise
         deliveries.wait(producer)
+        if deliveries.refused:
+            return deliveries
+        deliveries.check()
         self._check_open()
         producer.commit_transaction(DELIVERY_S)
         self._registers.update(moved)
+        return None
+
+    def _sort_out(self, deliveries: _Deliveries) -> None:
+        """See that records which were refused are not sent again as they were."""
+        for shard, row, error in deliveries.refused:
+            key = shard, row[0]
+            if error.code() in _REFUSED_TOGETHER and key not in self._alone:
+                self._alone.add(key)  # it, or something that went with it
+            else:
+                self._reject(shard, row, error.str())
+
+    def _reject(self, shard: int, row: EgressRow, why: str) -> None:
+        self._on_rejected(shard, row, f"{self._where}: {why}")
+        self._rejected.add((shard, row[0]))
 
     def _check_current(self) -> None:
         if not self._is_current():
@@ -281,26 +380,40 @@ class KafkaSink:
 
     # --- inside ---------------------------------------------------------------------------
 
-    def _produce(self, producer: Producer, batch: Sequence[ShardRows]) -> _Deliveries:
-        deliveries = _Deliveries()
+    def _produce(self, producer: Producer, batch: Sequence[ShardRows], deliveries: _Deliveries) -> None:
+        """Hand rows over to the client that are neither written nor refused."""
         for shard, rows in batch:
             for row in rows:
-                try:
-                    record = KafkaProducerRecord.FromString(row[3] or b"")
-                except DecodeError as error:
-                    self._on_rejected(shard, row, f"{self._where}: no Kafka record: {error}")
+                key = shard, row[0]
+                if key in self._rejected or key in self._delivered:
                     continue
-                problem = _problem_of(record)
-                if problem:
-                    self._on_rejected(shard, row, f"{self._where}: {problem}")
-                    continue
-                try:
-                    _put(producer, record, deliveries)
-                except KafkaException as error:
-                    if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
-                        raise
-                    self._on_rejected(shard, row, f"{self._where}: {error.args[0].str()}")
-        return deliveries
+                is_alone = key in self._alone
+                if is_alone:
+                    deliveries.wait(producer)
+                self._produce_one(producer, shard, row, deliveries)
+                if is_alone:
+                    deliveries.wait(producer)
+                if deliveries.is_stopped:
+                    return
+
+    def _produce_one(self, producer: Producer, shard: int, row: EgressRow, deliveries: _Deliveries) -> None:
+        try:
+            record = KafkaProducerRecord.FromString(row[3] or b"")
+        except DecodeError as error:
+            self._reject(shard, row, f"no Kafka record: {error}")
+            return
+        problem = _problem_of(record)
+        if problem:
+            self._reject(shard, row, problem)
+            return
+        try:
+            _put(producer, record, partial(deliveries.done, shard, row))
+        except KafkaException as error:
+            if error.args[0].code() not in _REFUSED:
+                raise
+            self._reject(shard, row, error.args[0].str())
+        else:
+            deliveries.left += 1
 
     def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
@@ -324,28 +437,64 @@ class KafkaSink:
 
 
 class _Deliveries:
-    """What became of the records of one batch."""
+    """What became of the records of one attempt."""
 
-    def __init__(self) -> None:
+    def __init__(self, delivered: set[RowKey] | None = None, *, stops_at_refused: bool = False) -> None:
+        """Args:
+        delivered: told the rows that are written.
+        stops_at_refused: one record that is refused makes the others void.
+        """
         self.left = 0
-        self.error: KafkaError | None = None
+        self.refused: list[tuple[int, EgressRow, KafkaError]] = []
+        """Shard and row of records that the broker will not take, and what it says."""
+        self._delivered: set[RowKey] = set() if delivered is None else delivered
+        self._stops_at_refused = stops_at_refused
+        self._error: KafkaError | None = None
 
-    def delivered(self, error: KafkaError | None, _record: object) -> None:
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing further is worth sending."""
+        return self._stops_at_refused and bool(self.refused)
+
+    def done(self, shard: int, row: EgressRow, error: KafkaError | None, _record: object) -> None:
+        """The client's report of one record."""
         self.left -= 1
-        if error is not None:
-            self.error = self.error or error
+        if error is None:
+            self._delivered.add((shard, row[0]))
+        elif error.code() in _REFUSED:
+            self.refused.append((shard, row, error))
+        else:
+            self._error = self._error or error
 
     def wait(self, producer: Producer) -> None:
-        """Return when all are written.
+        """Return when all is reported, or nothing more is worth waiting for; `check` tells which."""
+        deadline_s = time.monotonic() + DELIVERY_S
+        while self.left and not self.is_stopped and time.monotonic() < deadline_s:
+            # What a transaction has left when one of its records is refused is never reported.
+            producer.flush(LOOK_S if self._stops_at_refused else DELIVERY_S)
+
+    def check(self) -> None:
+        """Return if all that was not refused is written.
 
         Raises:
-            KafkaException: one is not.
+            KafkaException, SinkUnavailable: it is not.
         """
-        producer.flush(DELIVERY_S)
-        if self.error is not None:
-            raise KafkaException(self.error)
+        if self._error is not None:
+            raise KafkaException(self._error)
         if self.left:
             raise SinkUnavailable(f"{self.left} records were not written within {DELIVERY_S:g} s")
+
+
+def group_name(app: str, incarnation: str, egress: str) -> str:
+    """Return what the registers of an egress, and its transactional ids, are called.
+
+    A storage that is new has registers that are new: with those of the storage before, whose rows
+    had the same numbers, the first records would be taken for written.
+    """
+    if not incarnation:
+        # As they were called before there were incarnations: other names would write records again.
+        return f"statefun-ray.{app}.{egress.replace('/', '.')}"
+    return f"statefun-ray.{app}.{incarnation}.{egress}"
 
 
 def make_producer(properties: Mapping[str, Any], where: str) -> Producer:
@@ -355,7 +504,7 @@ def make_producer(properties: Mapping[str, Any], where: str) -> Producer:
         UserValueError: librdkafka does not take them.
     """
     try:
-        return Producer(dict(properties), logger=logger)
+        return Producer({"partitioner": PARTITIONER, **properties}, logger=logger)
     except KafkaException as error:
         raise refused_by_client(error, where) from error
 
@@ -364,13 +513,17 @@ def _problem_of(record: KafkaProducerRecord) -> str:
     """Return why a record can never be written, empty when it can."""
     if not record.topic:
         return "a record without a topic"
+    if "\0" in record.topic:
+        return "the name of the topic has a NUL in it"
     if any("\0" in header.name for header in record.headers):
         # librdkafka's names end there, and what is written would have another one.
         return "the name of a header has a NUL in it"
     return ""
 
 
-def _put(producer: Producer, record: KafkaProducerRecord, deliveries: _Deliveries) -> None:
+def _put(
+    producer: Producer, record: KafkaProducerRecord, on_delivery: Callable[[KafkaError | None, object], None]
+) -> None:
     value = None if record.is_tombstone else record.value_bytes
     headers: Headers = [
         (header.name, header.value if header.HasField("value") else None) for header in record.headers
@@ -378,10 +531,9 @@ def _put(producer: Producer, record: KafkaProducerRecord, deliveries: _Deliverie
     while True:
         try:
             producer.produce(
-                record.topic, value, record.key or None, on_delivery=deliveries.delivered, headers=headers
+                record.topic, value, record.key or None, on_delivery=on_delivery, headers=headers
             )
         except BufferError:
             producer.poll(0.1)  # librdkafka's own queue is full: let some of it leave
             continue
-        deliveries.left += 1
         return

@@ -6,6 +6,9 @@ rebalance of the broker's can take a partition from a worker or give it to two.
 
 The thread hands chunks of records to the loop and waits while `CHUNKS_MAX` of them are not taken:
 that is all the back-pressure there is, and it holds up nothing but this ingress.
+
+An offset that the broker does not have (any more) is never read from: the split goes on at the
+reset position, says so, and its position in the snapshot follows behind the chunks before.
 """
 
 from __future__ import annotations
@@ -68,13 +71,15 @@ RESET: Final = -1
 
 @dataclass(slots=True)
 class Chunk:
-    """Records of one split, in order, as messages."""
+    """Records of one split, in order, as messages; or where it goes on after a reset."""
 
     split: str
     next_position: int
     """Behind the last record."""
     messages: list[Message]
     rejected: list[Rejected]
+    is_reset: bool = False
+    """Whether the position is not where the chunk before ended: what was there does not exist."""
 
 
 class KafkaSource:
@@ -105,6 +110,12 @@ class KafkaSource:
         self._on_chunk, self._on_failed = on_chunk, on_failed
         self._loop = asyncio.get_running_loop()
         self._topics = {topic.topic: topic for topic in ingress.topics}
+        self._first_partitions: dict[str, frozenset[int]] = {}
+        """Topic -> what it had when it was first seen; others were added since. The thread's own."""
+        self._read_until: dict[tuple[str, int], int] = {}
+        """Topic and partition -> behind what was handed over; the loop may be at an earlier chunk."""
+        self._lost: set[tuple[str, int]] = set()
+        """Partitions that cannot be read where they were to be."""
         self._trouble = ""
         self._consumer = open_consumer(ingress, self._note_trouble)
         self._chunks: deque[Chunk] = deque()
@@ -164,6 +175,9 @@ class KafkaSource:
             records = self._consumer.consume(CHUNK_RECORDS, POLL_S)
             for chunk in self._chunks_of(records, opened):
                 self._hand_over(chunk)
+            if self._lost:
+                self._close_lost_splits(opened)
+                look_again_s = min(look_again_s, time.monotonic() + RETRY_S)
 
     def _open_new_splits(self, opened: dict[tuple[str, int], str]) -> bool:
         """Assign partitions that are ours and not read yet; return whether every topic was found."""
@@ -173,6 +187,8 @@ class KafkaSource:
                 metadata = self._consumer.list_topics(name, timeout=BROKER_S).topics[name]
                 if metadata.error is not None:
                     raise KafkaException(metadata.error)
+                # All of them, whoever reads them: a worker that has none may be given the next one.
+                self._first_partitions.setdefault(name, frozenset(metadata.partitions))
                 new = {
                     (name, partition): split
                     for partition in sorted(metadata.partitions)
@@ -184,30 +200,69 @@ class KafkaSource:
                 self._note_trouble(error.args[0], f"topic {name}")
                 found_all = False
                 continue
-            for (topic, partition), position in positions.items():
-                split = opened[topic, partition] = new[topic, partition]
+            for key, position in positions.items():
+                before = self._position(key, new[key])
+                split = opened[key] = new[key]
                 self._tell(self._splits.open, split, position)
-                self._consumer.incremental_assign([TopicPartition(topic, partition, position)])
+                if before is not None and before != position:
+                    self._hand_over(Chunk(split, position, [], [], is_reset=True))
+                self._read_until[key] = position
+                self._consumer.incremental_assign([TopicPartition(*key, position)])
                 logger.info("kafka partition is read split=%s from=%d", split, position)
         if found_all:
             self._trouble = ""
         return found_all
+
+    def _close_lost_splits(self, opened: dict[tuple[str, int], str]) -> None:
+        """Let go of partitions that cannot go on, to be opened again where they can."""
+        for key in self._lost & opened.keys():
+            self._consumer.incremental_unassign([TopicPartition(*key)])
+            del opened[key]
+        self._lost.clear()
+
+    def _position(self, key: tuple[str, int], split: str) -> int | None:
+        """Return what is to be read next of a split, None for one that is new to us."""
+        handed_over = self._read_until.get(key)
+        return self._splits.position(split) if handed_over is None else handed_over
+
+    def _existing(self, key: tuple[str, int], offset: int) -> int:
+        """Return ``offset``, or the reset position if the broker has no such offset."""
+        low, high = self._watermarks(*key)
+        if low <= offset <= high:
+            return offset
+        instead = low if self._ingress.reset == "earliest" else high
+        logger.warning(
+            "kafka ingress %s: offset %d of topic %s, partition %d does not exist, the broker has %d to %d (records "
+            "have expired, or the topic was created anew); reading goes on at %d, which is autoOffsetResetPosition "
+            "(%s), and what lies between is left out or repeated",
+            self._ingress.id,
+            offset,
+            *key,
+            low,
+            high,
+            instead,
+            self._ingress.reset,
+        )
+        return instead
 
     def _first_positions(self, new: Mapping[tuple[str, int], str]) -> dict[tuple[str, int], int]:
         """Return offsets that exist or will: never a name for one, which would mean another later."""
         result: dict[tuple[str, int], int] = {}
         fresh: list[TopicPartition] = []
         for (topic, partition), split in new.items():
-            position = self._splits.position(split)
+            position = self._position((topic, partition), split)
             if position is not None:
-                result[topic, partition] = position
-            elif self._splits.is_late(split):
+                result[topic, partition] = self._existing((topic, partition), position)
+            elif self._splits.is_late(split) or partition not in self._first_partitions[topic]:
                 result[topic, partition] = self._watermark(topic, partition, "earliest")
             else:
                 fresh.append(TopicPartition(topic, partition))
         for topic, partition, offset in self._startup_offsets(fresh):
             key = topic, partition
-            result[key] = offset if offset >= 0 else self._watermark(*key, self._ingress.reset)
+            if offset < 0:
+                result[key] = self._watermark(*key, self._ingress.reset)
+            else:
+                result[key] = self._existing(key, offset)
         return result
 
     def _startup_offsets(self, fresh: list[TopicPartition]) -> list[Place]:
@@ -239,8 +294,13 @@ class KafkaSource:
         return TopicPartition(one.topic, one.partition, self._watermark(one.topic, one.partition, which))
 
     def _watermark(self, topic: str, partition: int, which: str) -> int:
+        low, high = self._watermarks(topic, partition)
+        return low if which == "earliest" else high
+
+    def _watermarks(self, topic: str, partition: int) -> tuple[int, int]:
+        """Return the first offset there is, and that of the record to come."""
         low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=BROKER_S)
-        return int(low if which == "earliest" else high)
+        return int(low), int(high)
 
     def _chunks_of(self, records: list[Record], opened: Mapping[tuple[str, int], str]) -> list[Chunk]:
         chunks: dict[tuple[str, int], Chunk] = {}
@@ -248,12 +308,14 @@ class KafkaSource:
             error = record.error()
             if error is not None:
                 self._note_trouble(error)
+                if error.code() == KafkaError._AUTO_OFFSET_RESET:
+                    self._lost.add(_partition_of(record))
                 continue
             topic, partition, offset = place = _place_of(record)
             chunk = chunks.get((topic, partition))
             if chunk is None:
                 chunk = chunks[topic, partition] = Chunk(opened[topic, partition], 0, [], [])
-            chunk.next_position = offset + 1
+            chunk.next_position = self._read_until[topic, partition] = offset + 1
             _add(chunk, self._topics[topic], record, place)
             self._trouble = ""
         return list(chunks.values())
@@ -305,8 +367,8 @@ def open_consumer(ingress: KafkaIngress, on_error: Callable[[KafkaError], None])
     """
     where = f"kafka ingress {ingress.id}"
     properties = client_properties(ingress.properties, where)
-    # Offsets that do not exist are told apart from others by nothing; librdkafka goes on from here.
-    properties["auto.offset.reset"] = ingress.reset
+    # Where to go on then is decided by us: the snapshot has to know of it.
+    properties["auto.offset.reset"] = "error"
     properties["enable.auto.commit"] = False
     properties["enable.auto.offset.store"] = False
     # The group is not joined, so nobody waits for a poll; while we are held back there is none.
@@ -319,11 +381,16 @@ def open_consumer(ingress: KafkaIngress, on_error: Callable[[KafkaError], None])
 
 def _place_of(record: Record) -> Place:
     """Return the place of a record that is no error, which always has one."""
-    topic, partition, offset = record.topic(), record.partition(), record.offset()
-    assert topic is not None, "a record has a topic"
-    assert partition is not None, "... a partition"
-    assert offset is not None, "... and an offset"
-    return topic, partition, offset
+    offset = record.offset()
+    assert offset is not None, "a record has an offset"
+    return *_partition_of(record), offset
+
+
+def _partition_of(record: Record) -> tuple[str, int]:
+    topic, partition = record.topic(), record.partition()
+    assert topic is not None, "a record, or an error about one, has a topic"
+    assert partition is not None, "... and a partition"
+    return topic, partition
 
 
 def _add(chunk: Chunk, topic: KafkaTopic, record: Record, place: Place) -> None:

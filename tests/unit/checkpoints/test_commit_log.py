@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
 from statefun_checkpoints import entry_format, layout
@@ -53,6 +54,19 @@ def test_first_opening_creates_the_job(store: ObjectStore) -> None:
     assert log.job == JOB
     assert log.newest_slot == -1
     assert opened(store).job == JOB
+
+
+def test_the_incarnation_is_that_of_whoever_came_first() -> None:
+    store = MemoryStore()
+    job = msgspec.structs.replace(JOB, incarnation="first")
+    assert opened(store, job).job == job
+    assert opened(store, msgspec.structs.replace(JOB, incarnation="second")).job == job
+
+
+def test_a_storage_without_an_incarnation_never_gets_one() -> None:
+    store = MemoryStore()
+    opened(store)
+    assert opened(store, msgspec.structs.replace(JOB, incarnation="late")).job == JOB
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,23 @@ def test_what_never_was_a_message_and_what_is_no_command_become_letters() -> Non
     assert worker.core.counters.buried == 3
 
 
+def test_a_letter_that_never_was_a_message_is_not_delivered_and_can_be_dropped() -> None:
+    worker = actor()
+    worker.admit(letter_of(("a/keep", "t/0/7", "b/c", b"x", "no key")))
+    worker.run()
+    [(name, _)] = letters(worker, "t/0/7")
+    letter = name.partition("/")[0]
+    worker.admit(told("t/0/7", command("redrive", letter)))
+    worker.run()
+    assert letters(worker, "t/0/7") == [(name, "a/keep")]
+    assert worker.state("a/keep", "t/0/7") is None
+    worker.admit(told("t/0/7", command("drop", letter)))
+    worker.run()
+    assert letters(worker) == []
+    counters = worker.core.counters
+    assert counters.admitted + counters.emitted == counters.applied
+
+
 def test_letters_are_in_the_snapshot() -> None:
     stage = Stage(Script({"a/keep": keep}), on_failure="dead-letter", retry_deadline_ms=0)
     stage.actors[0].admit(message("a/keep", "1", "p"))

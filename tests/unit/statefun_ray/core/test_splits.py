@@ -27,6 +27,16 @@ def test_a_split_is_opened_once_and_only_moves_forward() -> None:
         ours.advance(A1, 6)
 
 
+def test_a_split_goes_back_when_it_is_told_so() -> None:
+    ours = splits()
+    ours.open(A0, 7)
+    ours.reset(A0, 2)
+    ours.advance(A0, 3)
+    assert ours.positions() == [Position(A0, 0, 16, 3)]
+    with pytest.raises(ValueError, match="never opened"):
+        ours.reset(A1, 0)
+
+
 def test_a_split_tells_whose_it_is() -> None:
     assert belongs_to(A0, "shop/in")
     assert not belongs_to(A0, "shop/i")
