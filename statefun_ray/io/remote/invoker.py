@@ -24,7 +24,7 @@ from statefun_ray.core.metrics import Figure, label
 from statefun_ray.core.state import Table
 from statefun_ray.io.remote.client import OKHTTP_CONNECTIONS, AiohttpClient, Client
 from statefun_ray.io.remote.codec import Egresses, RequestEncoder, decode_answer
-from statefun_ray.io.remote.endpoint import LATENCY_BUCKETS_MS, EndpointState, Metrics
+from statefun_ray.io.remote.endpoint import LATENCY_BUCKETS_MS, SUSPICIOUS_MAX, EndpointState, Metrics
 from statefun_ray.io.remote.errors import (
     BadAnswer,
     CallTimedOut,
@@ -308,8 +308,11 @@ class _Call:
         """See `client.Request`."""
         function, owner = self._function, self._owner
         now_ms = _now_ms()
-        function.endpoint.state.succeeded(now_ms - self._begun_ms)
-        function.metrics.answered(now_ms - self._begun_ms)
+        state, latency_ms = function.endpoint.state, now_ms - self._begun_ms
+        state.succeeded(latency_ms)
+        function.metrics.answered(latency_ms)
+        if state.troubled:
+            state.troubled.pop((self.function_type, self._invoke.id), None)
         owner._tell_limit(function.endpoint, now_ms)
         effects: InvocationEffects | None = None
         try:
@@ -350,17 +353,24 @@ class _Call:
         state, now_ms = endpoint.state, _now_ms()
         metrics = self._function.metrics
         metrics.failures += isinstance(error, ServiceUnavailable | CallTimedOut | BadAnswer)
+        who = self.function_type, self._invoke.id
         if isinstance(error, ServiceUnavailable):
             if error.answered:
-                delay_ms = state.refused(self._begun_in, now_ms, error.retry_after_ms, error.reason)
+                delay_ms = state.refused(self._begun_in, now_ms, error.retry_after_ms, error.reason, who)
             else:
-                delay_ms = state.unreachable(self._begun_in, now_ms, error.reason)
-            error = InvocationPostponed(error.reason, delay_ms)
+                delay_ms = state.unreachable(self._begun_in, now_ms, error.reason, who)
+            if delay_ms is None:
+                error = BadAnswer(
+                    f"{error.reason}; so it was {SUSPICIOUS_MAX} times in a row or more, while other addresses "
+                    f"had results: see what the service, or a gateway before it, does with this one"
+                )
+            else:
+                error = InvocationPostponed(error.reason, delay_ms)
         elif isinstance(error, CallTimedOut):
-            state.timed_out(self._begun_in, now_ms - self._begun_ms)
+            state.timed_out(self._begun_in, now_ms - self._begun_ms, who)
             metrics.answered(now_ms - self._begun_ms)
         elif isinstance(error, BadAnswer):
-            state.answered_badly(now_ms - self._begun_ms)
+            state.answered_badly(now_ms - self._begun_ms, who)
             metrics.answered(now_ms - self._begun_ms)
         else:
             state.abandoned()
