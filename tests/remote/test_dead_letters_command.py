@@ -135,6 +135,7 @@ def test_redrive_delivers_the_letters_that_are_named_once_more(
         "action": "redrive",
         "told": 2,
         "more": False,
+        "without_address": 0,
     }
     shop.app.wait_until(lambda: shop.letter_count == 0)
     shop.app.wait_until(lambda: shop.app.state("shop/cart", "with/slash") == {"count": 1})
