@@ -35,6 +35,9 @@ UNSET_TYPE: Final = "io.statefun.types/unset"
 PIECES_MAX: Final = 10_000
 """Pieces of each kind kept by one encoder: names come from outside, so there may be any number."""
 
+SINGLE_WRITE_BYTES_MAX: Final = 1_024
+"""Values up to this length are recognised at the end of an answer; of larger ones the rest is little."""
+
 _VARINTS: Final = [bytes((n,)) for n in range(0x80)] + [
     bytes((n & 0x7F | 0x80, n >> 7)) for n in range(0x80, 0x4000)
 ]
@@ -173,6 +176,58 @@ def _piece(pieces: dict[str, bytes], name: str, encoded: bytes) -> bytes:
 
 Egresses = Mapping[str, RecordCheck | None]
 """Egress id -> what checks its records, None where any will do."""
+
+
+class AnswerDecoder:
+    """Decodes the answers of one function.
+
+    Most answers change one state and ask for nothing else, so an answer differs from an earlier one in
+    the value at its end. Those are recognised by their length and by what stands before the value, which
+    includes every length there is, and takes a tenth of the time of parsing them.
+    """
+
+    __slots__ = ("_egresses", "_function_type", "_single_writes", "_tables", "indexes")
+
+    def __init__(self, function_type: str, tables: Sequence[Table], egresses: Egresses) -> None:
+        """Args: see `decode_answer`."""
+        self._function_type = function_type
+        self._tables = tables
+        self._egresses = egresses
+        self.indexes: dict[str, int] = {}
+        """Of registered states by name, as in the effects; to be kept complete by the owner."""
+        self._single_writes: dict[int, tuple[bytes, int]] = {}
+        """By length of an answer that writes one state: what it begins with, and which state that is."""
+
+    def decode(self, body: bytes) -> InvocationEffects | dict[str, StateSpec] | None:
+        """See `decode_answer`."""
+        known = self._single_writes.get(len(body))
+        if known is not None and body.startswith(known[0]):
+            return {known[1]: body[len(known[0]) :]}, [], [], []
+        decoded = decode_answer(body, self._function_type, self._tables, self.indexes, self._egresses)
+        if isinstance(decoded, tuple):
+            self._remember(body, decoded)
+        return decoded
+
+    def _remember(self, body: bytes, effects: InvocationEffects) -> None:
+        writes, sends, delayed, egress = effects
+        if len(writes) != 1 or sends or delayed or egress:
+            return
+        [(index, value)] = writes.items()
+        if not value or len(value) > SINGLE_WRITE_BYTES_MAX:
+            return
+        table = self._tables[index]
+        name = table.name[len(self._function_type) + 1 :]
+        prefix = _single_write(name, table.typename, len(value))
+        if body == prefix + value:
+            self._single_writes[len(body)] = prefix, index
+
+
+def _single_write(state: str, typename: str, length: int) -> bytes:
+    """Return an answer that writes one state and asks for nothing else, but for the value that ends it."""
+    value = _text(b"\x0a", typename) + b"\x10\x01\x1a" + _varint(length)
+    mutation = b"\x08\x01" + _text(b"\x12", state) + b"\x1a" + _varint(len(value) + length) + value
+    result = b"\x0a" + _varint(len(mutation) + length) + mutation
+    return b"\xa2\x06" + _varint(len(result) + length) + result
 
 
 def decode_answer(

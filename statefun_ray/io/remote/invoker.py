@@ -23,7 +23,7 @@ from statefun_ray.core.invoker import InvocationEffects, LaneSpec
 from statefun_ray.core.metrics import Figure, label
 from statefun_ray.core.state import Table
 from statefun_ray.io.remote.client import OKHTTP_CONNECTIONS, AiohttpClient, Client
-from statefun_ray.io.remote.codec import Egresses, RequestEncoder, decode_answer
+from statefun_ray.io.remote.codec import AnswerDecoder, Egresses, RequestEncoder
 from statefun_ray.io.remote.endpoint import LATENCY_BUCKETS_MS, SUSPICIOUS_MAX, EndpointState, Metrics
 from statefun_ray.io.remote.errors import (
     BadAnswer,
@@ -72,26 +72,30 @@ class Core(Protocol):
 class _Function:
     """One function of one endpoint."""
 
-    __slots__ = ("encoder", "endpoint", "indexes", "metrics", "name", "tables", "target")
+    __slots__ = ("decoder", "encoder", "endpoint", "metrics", "name", "tables", "target")
 
     def __init__(
-        self, name: str, endpoint: _Endpoint, target: Target | BadUrl, tables: Sequence[Table]
+        self,
+        name: str,
+        endpoint: _Endpoint,
+        target: Target | BadUrl,
+        tables: Sequence[Table],
+        egresses: Egresses,
     ) -> None:
         self.name = name
         self.endpoint = endpoint
         self.target = target
         self.tables = tables
         self.encoder = RequestEncoder(name)
+        self.decoder = AnswerDecoder(name, tables, egresses)
         self.metrics = Metrics()
-        self.indexes: dict[str, int] = {}
-        """Of states in requests and effects, by name."""
 
     def know_states(self) -> None:
         """Take note of states that were registered since the last time: they only ever come."""
         prefix = len(self.name) + 1
         for table in self.tables[self.encoder.state_count :]:
             name = table.name[prefix:]
-            self.indexes[name] = self.encoder.state_count
+            self.decoder.indexes[name] = self.encoder.state_count
             self.encoder.declare(name, table.typename)
 
 
@@ -167,7 +171,7 @@ class RemoteInvoker:
         except BadUrl as error:
             target = error  # of this name only: said to every batch, as nothing else can be done with it
         endpoint = self._endpoint(spec, function_type)
-        self._functions[function_type] = _Function(function_type, endpoint, target, tables)
+        self._functions[function_type] = _Function(function_type, endpoint, target, tables, self._egresses)
 
     def start(self, invoke: Invoke) -> None:
         """Run a batch; what becomes of it is told by `take_outcomes`."""
@@ -318,9 +322,7 @@ class _Call:
         try:
             if len(function.tables) != function.encoder.state_count:
                 function.know_states()
-            decoded = decode_answer(
-                answer, self.function_type, function.tables, function.indexes, owner._egresses
-            )
+            decoded = function.decoder.decode(answer)
             if isinstance(decoded, dict):
                 self._register(decoded)
                 self.send()
@@ -339,7 +341,7 @@ class _Call:
             UserCodeError: they are not as they are stored.
         """
         # States only come, in the order in which they were registered: those sent are the first ones.
-        indexes, sent = self._function.indexes, self._states_sent
+        indexes, sent = self._function.decoder.indexes, self._states_sent
         if self._rounds == ROUNDS_MAX or all(indexes.get(name, sent) < sent for name in missing):
             raise BadAnswer(
                 f"the service of {self.function_type} asks again for states that it was given: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,14 @@ from statefun_checkpoints.model import StateSpec
 from statefun_ingress.topics import EGRESS_RECORD
 from statefun_ray.core.state import Table
 from statefun_ray.io.record_checks import record_checks
-from statefun_ray.io.remote.codec import DURATION_MS_MAX, UNSET_TYPE, RequestEncoder, decode_answer
+from statefun_ray.io.remote.codec import (
+    DURATION_MS_MAX,
+    SINGLE_WRITE_BYTES_MAX,
+    UNSET_TYPE,
+    AnswerDecoder,
+    RequestEncoder,
+    decode_answer,
+)
 from statefun_ray.io.remote.errors import BadAnswer
 from statefun_ray.module.model import PLAYGROUND_EGRESS, FileEgress, KafkaEgress, Module, PlaygroundEgress
 from statefun_sdk.protocol import FromFunction, ToFunction
@@ -242,3 +250,54 @@ def test_an_expiration_of_nothing_is_refused() -> None:
 def test_bytes_that_are_nothing() -> None:
     with pytest.raises(BadAnswer, match="3 bytes that are no FromFunction"):
         decode_answer(b"\xff\xff\xff", "ns/f", TABLES, INDEXES, EGRESSES)
+
+
+def write_of(state: str, typename: str, value: bytes) -> bytes:
+    answer, response = result()
+    mutation = response.state_mutations.add()
+    mutation.mutation_type, mutation.state_name = FromFunction.PersistedValueMutation.MODIFY, state
+    mutation.state_value.typename, mutation.state_value.has_value, mutation.state_value.value = (
+        typename,
+        True,
+        value,
+    )
+    return answer.SerializeToString()
+
+
+single_writes = st.builds(
+    write_of,
+    st.sampled_from(["count", "odd.name", "none"]),
+    st.sampled_from([INT, UNSET_TYPE]),
+    st.binary(max_size=6) | st.sampled_from([b"x" * SINGLE_WRITE_BYTES_MAX, b"x" * 3_000]),
+)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> bytes:
+    body: bytes = draw(single_writes)
+    match draw(st.integers(0, 5)):
+        case 0:
+            at = draw(st.integers(0, len(body) - 1))
+            return body[:at] + bytes([draw(st.integers(0, 255))]) + body[at + 1 :]
+        case 1:
+            return body[: draw(st.integers(0, len(body)))]
+        case 2:
+            return body + draw(single_writes)  # a message may come in two pieces
+    return body
+
+
+@given(st.lists(answers(), max_size=12))
+def test_answers_like_earlier_ones_mean_what_they_say(bodies: list[bytes]) -> None:
+    decoder = AnswerDecoder("ns/f", TABLES, EGRESSES)
+    decoder.indexes.update(INDEXES)
+
+    def outcome(decode: Callable[[bytes], Any], body: bytes) -> Any:
+        try:
+            return decode(body)
+        except BadAnswer as error:
+            return str(error)
+
+    for body in bodies:
+        expected = outcome(lambda body: decode_answer(body, "ns/f", TABLES, INDEXES, EGRESSES), body)
+        assert outcome(decoder.decode, body) == expected
+        assert outcome(decoder.decode, body) == expected
