@@ -28,6 +28,9 @@ _WATCH_DEFAULT: Final = "1s"
 # Addresses of failing functions that status names.
 _RETRYING_SHOWN: Final = 10
 
+# As many letters as an ingress says at once.
+_LETTERS_OF_ID_MAX: Final = 1_000
+
 # A stop that takes longer says what it waits for.
 _STOP_SILENT_S = 5.0
 
@@ -426,13 +429,16 @@ def _show_letters(client: Any, arguments: argparse.Namespace, named: Sequence[di
 
     if arguments.action == "show" and not named:
         raise BadSetting("show", "no letter", "ID/LETTER, as list shows it")
-    found = client.dead_letters(function=arguments.function or "", limit=1_000 if named else arguments.limit)
-    letters = found["dead_letters"]
     if named:
-        letters = [letter for letter in letters if {"id": letter["id"], "letter": letter["letter"]} in named]
-        if len(letters) < len(named):
-            print(f"{PROG}: there is no such letter (any more); list shows those there are", file=sys.stderr)
+        letters, missing = _named_letters(client, named, arguments.function or "")
+        if missing:
+            for text in missing:
+                print(f"{PROG}: {text}", file=sys.stderr)
             return 1
+        count, is_cut = len(letters), False
+    else:
+        found = client.dead_letters(function=arguments.function or "", limit=arguments.limit)
+        letters, count, is_cut = found["dead_letters"], found["count"], found["more"]
     if arguments.json or arguments.action == "show":
         for letter in letters:
             if arguments.json:
@@ -452,9 +458,37 @@ def _show_letters(client: Any, arguments: argparse.Namespace, named: Sequence[di
         for letter in letters
     ]
     _print_table(rows, empty="no dead letters")
-    if found["count"] > len(letters) or found["more"]:
-        print(f"{'at least ' * found['more']}{found['count'] - len(letters)} more")
+    if count > len(letters) or is_cut:
+        print(f"{'at least ' * is_cut}{count - len(letters)} more")
     return 0
+
+
+def _named_letters(
+    client: Any, named: Sequence[dict[str, str]], function: str
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return letters by name, in the order of ``named``, and a sentence for each that was not found."""
+    letters: list[dict[str, Any]] = []
+    missing: list[str] = []
+    # Asked for by id: of all letters together only the first so many are said.
+    found = {
+        id: client.dead_letters(function=function, id=id, limit=_LETTERS_OF_ID_MAX)
+        for id in dict.fromkeys(name["id"] for name in named)
+    }
+    for name in named:
+        of_id = found[name["id"]]
+        [letter] = [x for x in of_id["dead_letters"] if x["letter"] == name["letter"]] or [None]
+        if letter is not None:
+            letters.append(letter)
+            continue
+        text = f"there is no letter {name['id']}/{name['letter']}"
+        if function:
+            text += f" of {function}"
+        missing.append(
+            f"{text} among the oldest {len(of_id['dead_letters']):,} of this id; redrive or drop some of them"
+            if of_id["more"]
+            else f"{text} (any more); list shows those there are"
+        )
+    return letters, missing
 
 
 def _moment(ms: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import msgspec
@@ -35,17 +35,16 @@ class EgressRecord(msgspec.Struct, forbid_unknown_fields=True):
 _record_decoder = msgspec.json.Decoder(EgressRecord)
 
 
-def egress_problem(topics: Iterable[str], typename: str, value: bytes | None) -> str | None:
+def egress_problem(topics: Collection[str], typename: str, value: bytes | None) -> str | None:
     """Return why a record cannot go to the playground's egress, or None if it can."""
     if typename != EGRESS_RECORD:
-        return f"the playground egress takes records of type {EGRESS_RECORD}, not {typename}"
+        return f"the playground egress takes records of type {EGRESS_RECORD}, not {typename!r}"
     try:
         record = _record_decoder.decode(value or b"")
     except msgspec.DecodeError as error:
         return f'the playground egress takes {{"topic": "…", "payload": "…"}} as JSON: {error}'
-    known = sorted(topics)
-    if record.topic not in known:
-        return f"the playground egress has no topic {record.topic!r}; it has {', '.join(known)}"
+    if record.topic not in topics:
+        return f"the playground egress has no topic {record.topic!r}; it has {', '.join(sorted(topics))}"
     return None
 
 

@@ -24,10 +24,14 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Header = tuple[bytes, bytes]
+Answer = tuple[int, list[Header], bytes]
 
 CONTENT_TYPE: Final = b"application/octet-stream"
 _BATCH: Final = batches.CONTENT_TYPE.encode()
 _BATCH_HEADER: Final = batches.HEADER.encode()
+_TAKES_BATCHES: Final = (_BATCH_HEADER, batches.VERSION.encode())
+_ALLOWED: Final = (b"allow", b"POST")
 HEALTH_PATH: Final = "/healthz"
 
 REQUEST_BYTES_MAX_DEFAULT: Final = 64 << 20
@@ -65,10 +69,8 @@ class _App:
             return
         if scope["type"] != "http":
             raise UserValueError(f"functions are served over HTTP, not over {scope['type']}")
-        status, content_type, body, *further = await self._answer(scope, receive)
-        headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *further]
-        if status == 405:
-            headers.append((b"allow", b"POST"))
+        status, headers, body = await self._answer(scope, receive)
+        headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -82,16 +84,22 @@ class _App:
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
-    async def _answer(
-        self, scope: Scope, receive: Receive
-    ) -> tuple[int, bytes, bytes] | tuple[int, bytes, bytes, tuple[bytes, bytes]]:
-        if scope["path"] == HEALTH_PATH and scope["method"] in ("GET", "HEAD"):
-            return _text(200, "ok")
-        if scope["method"] != "POST":
-            return _text(405, f"{scope['method']} is not allowed, a batch of invocations is sent by POST")
-        content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-        media_type = content_type.partition(b";")[0].strip().lower()
-        if media_type not in (b"", CONTENT_TYPE, _BATCH):
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        method = scope["method"]
+        if method != "POST":
+            if scope["path"] == HEALTH_PATH and method in ("GET", "HEAD"):
+                return _text(200, "ok")
+            return _text(405, f"{method} is not allowed, a batch of invocations is sent by POST", _ALLOWED)
+        content_type, offers_batches = b"", False
+        for name, value in scope["headers"]:
+            if name == b"content-type":
+                content_type = content_type or value
+            elif name == _BATCH_HEADER:
+                offers_batches = True
+        media_type = content_type
+        if media_type != CONTENT_TYPE:
+            media_type = media_type.partition(b";")[0].strip().lower()
+        if media_type not in (CONTENT_TYPE, _BATCH, b""):
             return _text(
                 415, f"content type {content_type.decode('latin-1')!r} is not {CONTENT_TYPE.decode()}"
             )
@@ -100,11 +108,11 @@ class _App:
             return _text(413, f"the request has more than {self._request_bytes_max} bytes")
         try:
             if media_type == _BATCH:
-                return 200, _BATCH, await self._handler.handle_batch_async(request)
+                return 200, [(b"content-type", _BATCH)], await self._handler.handle_batch_async(request)
             answer, may_join = await self._handler.handle_and_tell_async(request)
-            if may_join and any(name == _BATCH_HEADER for name, _ in scope["headers"]):
-                return 200, CONTENT_TYPE, answer, (_BATCH_HEADER, batches.VERSION.encode())
-            return 200, CONTENT_TYPE, answer
+            if may_join and offers_batches:
+                return 200, [(b"content-type", CONTENT_TYPE), _TAKES_BATCHES], answer
+            return 200, [(b"content-type", CONTENT_TYPE)], answer
         except MalformedRequestError as error:
             return _text(400, str(error))
         except UnknownFunctionError as error:
@@ -131,5 +139,5 @@ class _App:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _text(status: int, text: str) -> tuple[int, bytes, bytes]:
-    return status, b"text/plain; charset=utf-8", text.encode()
+def _text(status: int, text: str, *further: Header) -> Answer:
+    return status, [(b"content-type", b"text/plain; charset=utf-8"), *further], text.encode()

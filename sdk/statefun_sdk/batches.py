@@ -12,6 +12,7 @@ ordinary requests, and a service that can answers with the same header.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from typing import Final
 
@@ -23,14 +24,16 @@ DONE: Final = 0
 FAILED: Final = 1
 """The function raised, or the item was no request; the text says what."""
 
-_LENGTH_BYTES: Final = 4
+_LENGTH: Final = struct.Struct(">I")
+_OUTCOME_AND_LENGTH: Final = struct.Struct(">BI")
+_pack_outcome_and_length = _OUTCOME_AND_LENGTH.pack
 
 
 def join_requests(requests: Iterable[bytes]) -> bytes:
     """Return the body of a request."""
     parts: list[bytes] = []
     for request in requests:
-        parts.append(len(request).to_bytes(_LENGTH_BYTES, "big"))
+        parts.append(_LENGTH.pack(len(request)))
         parts.append(request)
     return b"".join(parts)
 
@@ -42,24 +45,26 @@ def split_requests(body: bytes) -> list[bytes]:
         ValueError: the body is not a row of items.
     """
     items: list[bytes] = []
-    at = 0
-    while at < len(body):
-        start = at + _LENGTH_BYTES
-        end = start + int.from_bytes(body[at:start], "big")
-        if start > len(body) or end > len(body):
+    at, end = 0, len(body)
+    while at < end:
+        start = at + _LENGTH.size
+        if start > end:
             raise ValueError(f"item {len(items)} is cut off")
-        items.append(body[start:end])
-        at = end
+        at = start + _LENGTH.unpack_from(body, at)[0]
+        if at > end:
+            raise ValueError(f"item {len(items)} is cut off")
+        items.append(body[start:at])
     return items
 
 
 def join_answers(answers: Iterable[tuple[int, bytes]]) -> bytes:
     """Return the body of an answer."""
-    parts: list[bytes] = []
-    for outcome, data in answers:
-        parts.append(bytes((outcome,)) + len(data).to_bytes(_LENGTH_BYTES, "big"))
-        parts.append(data)
-    return b"".join(parts)
+    return b"".join(answer_item(outcome, data) for outcome, data in answers)
+
+
+def answer_item(outcome: int, data: bytes) -> bytes:
+    """Return one item of the body of an answer."""
+    return _pack_outcome_and_length(outcome, len(data)) + data
 
 
 def split_answers(body: bytes) -> list[tuple[int, bytes]]:
@@ -69,12 +74,14 @@ def split_answers(body: bytes) -> list[tuple[int, bytes]]:
         ValueError: the body is not a row of items.
     """
     items: list[tuple[int, bytes]] = []
-    at = 0
-    while at < len(body):
-        start = at + 1 + _LENGTH_BYTES
-        end = start + int.from_bytes(body[at + 1 : start], "big")
-        if start > len(body) or end > len(body):
+    at, end = 0, len(body)
+    while at < end:
+        start = at + _OUTCOME_AND_LENGTH.size
+        if start > end:
             raise ValueError(f"item {len(items)} is cut off")
-        items.append((body[at], body[start:end]))
-        at = end
+        outcome, length = _OUTCOME_AND_LENGTH.unpack_from(body, at)
+        at = start + length
+        if at > end:
+            raise ValueError(f"item {len(items)} is cut off")
+        items.append((outcome, body[start:at]))
     return items

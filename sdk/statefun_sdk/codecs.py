@@ -55,6 +55,8 @@ _TRUE = b"\x08\x01"
 # Tag and length of every string shorter than 128 bytes: one look-up instead of a varint.
 _STRING_HEADS = tuple(bytes((_TAG_STRING, length)) for length in range(128))
 
+_ONE_BYTE = tuple(bytes((number,)) for number in range(128))
+
 _ZERO_FLOAT = b"\x0d" + bytes(4)
 _ZERO_DOUBLE = b"\x09" + bytes(8)
 
@@ -301,6 +303,8 @@ def _utf8_bytes(value: Any) -> bytes:
 
 def varint(number: int) -> bytes:
     """Return a number of 0 or more as protobuf writes it."""
+    if number <= 0x7F:
+        return _ONE_BYTE[number]
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

@@ -14,6 +14,7 @@ from typing import Any
 
 from statefun_sdk.address import SdkAddress, check_text, split_typename
 from statefun_sdk.errors import UserTypeError, UserValueError
+from statefun_sdk.memo import Memo
 from statefun_sdk.messages import EgressMessage, Message
 from statefun_sdk.storage import Storage
 
@@ -29,6 +30,7 @@ MESSAGE_BYTES_MAX = 16 << 20
 """Of one message's value: it travels in one frame and stands whole in memory at both ends."""
 
 _MILLISECOND = timedelta(milliseconds=1)
+_names = Memo(split_typename)
 
 
 class Context:
@@ -84,7 +86,8 @@ class Context:
         """The instance that sent the message, None if it came from an ingress."""
         caller = self._caller
         if caller is None and self._caller_type:
-            caller = self._caller = SdkAddress.of(self._caller_type, self._caller_id)
+            namespace, name = _names[self._caller_type]
+            caller = self._caller = SdkAddress._of(namespace, name, self._caller_id, self._caller_type)
         return caller
 
     def send(self, message: Message) -> None:

@@ -29,10 +29,11 @@ class BoundFunction:
         is_async: ``fun`` returns a coroutine.
         blocking: ``fun`` may block and is to run in a thread of its own.
         accepts: the types of messages it declares; empty = nothing declared.
+        waits: it is async or blocking: others can run beside a call of it.
         storage_class: made for ``specs``, see ``statefun_sdk.storage``.
     """
 
-    __slots__ = ("accepts", "blocking", "fun", "is_async", "specs", "storage_class", "typename")
+    __slots__ = ("accepts", "blocking", "fun", "is_async", "specs", "storage_class", "typename", "waits")
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class BoundFunction:
         self.specs = specs
         self.is_async = is_async
         self.blocking = blocking
+        self.waits = is_async or blocking
         self.accepts = accepts
         self.storage_class = storage_class
 

@@ -2,8 +2,8 @@
 
 A request is a batch of messages for one address, with the states of that address. The answer
 holds what the batch did, all together; when a function raises there is no answer, so a batch is
-applied as a whole or not at all. Nothing is kept from one request to the next, and any web server
-can stand in front: ``statefun_sdk.asgi`` is one way.
+applied as a whole or not at all. No request depends on one before it, and any web server can stand
+in front: ``statefun_sdk.asgi`` is one way.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Iterator
+from collections import defaultdict
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from typing import Any, Final
+from sys import getrefcount
+from typing import Final
 
-from google.protobuf.message import DecodeError
-
-from statefun_sdk.address import split_typename
-from statefun_sdk.batches import DONE, FAILED, join_answers, split_requests
+from statefun_sdk.answers import effects_answer, missing_answer
+from statefun_sdk.batches import DONE, FAILED, answer_item, split_requests
 from statefun_sdk.context import Context
-from statefun_sdk.errors import StateFunError, UserTypeError, UserValueError
+from statefun_sdk.errors import UserTypeError, UserValueError
 from statefun_sdk.functions import BoundFunction, StatefulFunctions
 from statefun_sdk.messages import Message
-from statefun_sdk.protocol import FromFunction, ToFunction
+from statefun_sdk.requests import Call, States, read_request
+from statefun_sdk.requests import MalformedRequestError as MalformedRequestError
 from statefun_sdk.specs import ValueSpec
 from statefun_sdk.storage import StateTable, Storage
 
@@ -32,18 +32,6 @@ logger = logging.getLogger(__name__)
 
 BLOCKING_THREADS_DEFAULT: Final = 32
 """Threads for ``blocking=True`` functions: they mostly wait, so more than there are cores."""
-
-_MODIFY: Final = FromFunction.PersistedValueMutation.MODIFY
-_EXPIRE_MODES: Final = {
-    "none": FromFunction.ExpirationSpec.NONE,
-    "after_write": FromFunction.ExpirationSpec.AFTER_WRITE,
-    "after_call": FromFunction.ExpirationSpec.AFTER_INVOKE,
-}
-_split = lru_cache(maxsize=1024)(split_typename)
-
-
-class MalformedRequestError(StateFunError, DecodeError):
-    """The bytes are not a request of the remote protocol."""
 
 
 class RequestReplyHandler:
@@ -70,6 +58,7 @@ class RequestReplyHandler:
         self._functions = functions
         self._threads = blocking_threads
         self._pool: ThreadPoolExecutor | None = None
+        self._idle: defaultdict[BoundFunction, list[_Run]] = defaultdict(list)
 
     async def handle_async(self, request_bytes: bytes) -> bytes:
         """Answer one request on the running event loop.
@@ -96,16 +85,11 @@ class RequestReplyHandler:
 
         They may for a plain function: one that waits would hold up the answers of all others.
         """
-        batch = _Batch(self._functions, request_bytes)
-        function = batch.function
-        if not batch.missing:
-            if function.is_async:
-                await batch.run_async()
-            elif function.blocking:
-                await asyncio.get_running_loop().run_in_executor(self._thread_pool(), batch.run_in_thread)
-            else:
-                batch.run()
-        return batch.answer(), not (function.is_async or function.blocking)
+        typename, id, states, calls = read_request(request_bytes)
+        function = self._functions.for_typename(typename)
+        if function.waits:
+            return await self._answer_waiting(function, id, states, calls), False
+        return self._answer_plain(function, id, states, calls), True
 
     async def handle_batch_async(self, body: bytes) -> bytes:
         """Answer many requests that came as one; see ``statefun_sdk.batches``.
@@ -121,32 +105,50 @@ class RequestReplyHandler:
             requests = split_requests(body)
         except ValueError as error:
             raise MalformedRequestError(f"the body is not a row of requests: {error}") from None
-        answers: list[tuple[int, bytes]] = [(FAILED, b"")] * len(requests)
-        waiting: list[Awaitable[None]] = []
-        for place, request in enumerate(requests):
+        answers = [b""] * len(requests)
+        waiting: dict[int, Awaitable[bytes]] = {}
+        for_typename = self._functions.for_typename
+        for place, request_bytes in enumerate(requests):
             try:
-                batch = _Batch(self._functions, request)
-                if batch.missing or not (batch.function.is_async or batch.function.blocking):
-                    if not batch.missing:
-                        batch.run()
-                    answers[place] = DONE, batch.answer()
+                typename, id, states, calls = read_request(request_bytes)
+                function = for_typename(typename)
+                if function.waits:
+                    waiting[place] = _item(self._answer_waiting(function, id, states, calls))
                 else:
-                    waiting.append(self._run_beside(batch, place, answers))
+                    answers[place] = answer_item(DONE, self._answer_plain(function, id, states, calls))
             except Exception as error:  # noqa: BLE001 - user code may raise anything; the item carries it
-                answers[place] = FAILED, _failure(error)
+                answers[place] = _failed_item(error)
         if waiting:
-            await asyncio.gather(*waiting)
-        return join_answers(answers)
+            for place, item in zip(waiting, await asyncio.gather(*waiting.values()), strict=True):
+                answers[place] = item
+        return b"".join(answers)
 
-    async def _run_beside(self, batch: _Batch, place: int, answers: list[tuple[int, bytes]]) -> None:
+    async def _answer_waiting(
+        self, function: BoundFunction, id: str, states: States, calls: list[Call]
+    ) -> bytes:
+        run = _Run(function)
+        missing = run.load(id, states)
+        if missing:
+            return missing_answer(missing)
+        if function.is_async:
+            return await run.answer_async(id, calls)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread_pool(), run.answer_in_thread, id, calls)
+
+    def _answer_plain(self, function: BoundFunction, id: str, states: States, calls: list[Call]) -> bytes:
+        """Call a function here and now."""
+        idle = self._idle[function]
         try:
-            if batch.function.is_async:
-                await batch.run_async()
-            else:
-                await asyncio.get_running_loop().run_in_executor(self._thread_pool(), batch.run_in_thread)
-            answers[place] = DONE, batch.answer()
-        except Exception as error:  # noqa: BLE001 - user code may raise anything; the item carries it
-            answers[place] = FAILED, _failure(error)
+            run = idle.pop()
+        except IndexError:
+            run = _Run(function)
+        missing = run.load(id, states)
+        if missing:
+            return missing_answer(missing)
+        answer = run.answer(id, calls)
+        if run.is_free_again():
+            idle.append(run)
+        return answer
 
     def handle_sync(self, request_bytes: bytes) -> bytes:
         """Answer one request in the calling thread, as ``handle_async`` does.
@@ -157,14 +159,12 @@ class RequestReplyHandler:
         Raises:
             RuntimeError: the function is async, and an event loop is running in this thread.
         """
-        batch = _Batch(self._functions, request_bytes)
-        if not batch.missing:
-            if batch.function.is_async:
-                _refuse_running_loop()
-                asyncio.run(batch.run_async())
-            else:
-                batch.run()
-        return batch.answer()
+        typename, id, states, calls = read_request(request_bytes)
+        function = self._functions.for_typename(typename)
+        if not function.is_async:
+            return self._answer_plain(function, id, states, calls)
+        _refuse_running_loop()
+        return asyncio.run(self._answer_waiting(function, id, states, calls))
 
     def close(self) -> None:
         """Let go of the threads; calls that are blocked in a function are not waited for."""
@@ -178,160 +178,120 @@ class RequestReplyHandler:
         return self._pool
 
 
-def _failure(error: Exception) -> bytes:
+async def _item(answer: Awaitable[bytes]) -> bytes:
+    try:
+        return answer_item(DONE, await answer)
+    except Exception as error:  # noqa: BLE001 - user code may raise anything; the item carries it
+        return _failed_item(error)
+
+
+def _failed_item(error: Exception) -> bytes:
     logger.error("a batch failed and has no effects; the runtime tries it again", exc_info=error)
-    return f"{type(error).__name__}: {error}".encode()
+    return answer_item(FAILED, f"{type(error).__name__}: {error}".encode())
 
 
-class _Batch:
-    """One request on its way to an answer.
+class _Run:
+    """A function with the context it is called with, for one batch at a time.
 
-    Attributes:
-        function: what it is for.
-        missing: specs of states the request does not hold; if any, nothing may run.
+    Making a context costs as much as a small function, so plain functions have idle runs for later
+    batches. Whoever serves a batch takes one away, which keeps threads apart, and a function apart
+    from one that it answers a request with. A run is given up when its batch failed, and when its
+    context or storage is found to be referred to from elsewhere: what user code does with them after
+    its call has no effect on any other batch.
     """
 
-    __slots__ = ("_context", "_id", "_invocations", "_storage", "function", "missing")
+    __slots__ = ("_begin", "_context", "_fun", "_references", "_specs", "_states", "_storage", "_typename")
 
-    def __init__(self, functions: StatefulFunctions, request_bytes: bytes) -> None:
-        try:
-            request = ToFunction.FromString(request_bytes)
-        except DecodeError as error:
-            raise MalformedRequestError(f"the request is not a ToFunction message: {error}") from None
-        if not request.HasField("invocation"):
-            raise MalformedRequestError("the request holds no invocation")
-        batch = request.invocation
-        target = batch.target
-        typename = f"{target.namespace}/{target.type}"
-        function = self.function = functions.for_typename(typename)
-        self._id = target.id
-        self._invocations = batch.invocations
-        self.missing: list[ValueSpec] = []
-        tables = self._tables(batch.state) if function.specs else []
-        self._storage: Storage = function.storage_class(tables)
-        self._context = Context(typename, self._storage)
+    def __init__(self, function: BoundFunction) -> None:
+        self._typename = function.typename
+        self._fun = function.fun
+        self._specs = function.specs
+        self._states = [(spec.name, spec.type.typename) for spec in function.specs]
+        self._storage: Storage = function.storage_class(())
+        self._context = Context(function.typename, self._storage)
+        self._begin = self._context._begin
+        self._references = getrefcount(self._context) + getrefcount(self._storage)
 
-    def _tables(self, states: Any) -> list[StateTable]:
-        """Return what storage reads, and note missing states. A state nobody asked for is left."""
-        values = {state.state_name: state.state_value for state in states}
+    def load(self, id: str, states: States) -> list[ValueSpec] | None:
+        """Let storage read what the request holds. A state nobody asked for is left.
+
+        Returns:
+            The states that are missing; if any are, nothing may be called.
+        """
         tables: list[StateTable] = []
-        for spec in self.function.specs:
-            value = values.get(spec.name)
+        for name, typename in self._states:
+            if name not in states:
+                return [spec for spec in self._specs if spec.name not in states]
+            value = states[name]
             if value is None:
-                self.missing.append(spec)
-            elif not value.has_value:
                 tables.append({})
-            elif value.typename == spec.type.typename:
-                tables.append({self._id: value.value})
+            elif value[0] == typename:
+                tables.append({id: value[1]})
             else:
-                tables.append(_OtherType(self.function, spec, value.typename))
-        return tables
+                tables.append(_OtherType(self._typename, name, typename, value[0]))
+        self._storage._tables = tables
+        return None
 
-    def run(self) -> None:
-        """Call a plain function with every message."""
-        call, context = self.function.fun, self._context
+    def answer(self, id: str, calls: list[Call]) -> bytes:
+        """Call a plain function with every message, and return the serialized ``FromFunction``."""
+        fun, context, typename = self._fun, self._context, self._typename
+        begin, message_of = self._begin, Message._of
         try:
-            for message in self._messages():
-                returned = call(context, message)
+            for caller_type, caller_id, value_typename, value in calls:
+                begin(id, caller_type, caller_id)
+                returned = fun(context, message_of(typename, id, value_typename, value))
                 if returned is not None:
-                    _refuse_coroutine(self.function.typename, returned)
+                    _refuse_coroutine(typename, returned)
         except Exception as error:
-            self._add_note(error)
+            self._add_note(error, id, calls)
             raise
+        return self._effects()
 
-    def run_in_thread(self) -> None:
-        """Call a plain function for a future, which cannot carry a ``StopIteration``."""
+    def answer_in_thread(self, id: str, calls: list[Call]) -> bytes:
+        """As ``answer``, for a future: it cannot carry a ``StopIteration``."""
         try:
-            self.run()
+            return self.answer(id, calls)
         except StopIteration as error:
-            raise RuntimeError(f"function {self.function.typename} raised StopIteration") from error
+            raise RuntimeError(f"function {self._typename} raised StopIteration") from error
 
-    async def run_async(self) -> None:
-        """Await an async function with every message, one after another."""
-        call, context = self.function.fun, self._context
+    async def answer_async(self, id: str, calls: list[Call]) -> bytes:
+        """Await an async function with every message, one after another; else as ``answer``."""
+        fun, context, typename = self._fun, self._context, self._typename
         try:
-            for message in self._messages():
-                await call(context, message)
+            for caller_type, caller_id, value_typename, value in calls:
+                context._begin(id, caller_type, caller_id)
+                await fun(context, Message._of(typename, id, value_typename, value))
         except Exception as error:
-            self._add_note(error)
+            self._add_note(error, id, calls)
             raise
+        return self._effects()
 
-    def _messages(self) -> Iterator[Message]:
-        """Yield the messages, with the context turned to each."""
-        begin, message_of = self._context._begin, Message._of
-        typename, id = self.function.typename, self._id
-        for invocation in self._invocations:
-            if invocation.HasField("caller"):
-                caller = invocation.caller
-                begin(id, f"{caller.namespace}/{caller.type}", caller.id)
-            else:
-                begin(id, "", "")
-            argument = invocation.argument
-            value = argument.value if argument.has_value else None
-            yield message_of(typename, id, argument.typename, value)
+    def _add_note(self, error: Exception, id: str, calls: list[Call]) -> None:
+        error.add_note(f"raised by function {self._typename}, id {id!r}, in a batch of {len(calls)}")
 
-    def _add_note(self, error: Exception) -> None:
-        error.add_note(
-            f"raised by function {self.function.typename}, id {self._id!r}, "
-            f"in a batch of {len(self._invocations)}"
+    def _effects(self) -> bytes:
+        """Return the serialized ``FromFunction`` of what was done."""
+        context = self._context
+        return effects_answer(
+            self._specs, self._storage._writes, context._sends, context._delayed, context._egress
         )
 
-    def answer(self) -> bytes:
-        """Return the serialized ``FromFunction``."""
-        answer = FromFunction()
-        if self.missing:
-            answer.incomplete_invocation_context.missing_values.extend(
-                _wire_spec(spec) for spec in self.missing
-            )
-        else:
-            self._fill(answer)
-        return answer.SerializeToString()
-
-    def _fill(self, answer: FromFunction) -> None:
-        context, writes = self._context, self._storage._writes
-        if writes:
-            specs, add_mutation = self.function.specs, answer.invocation_result.state_mutations.add
-            for index, data in sorted(writes.items()):
-                spec = specs[index]
-                mutation = add_mutation()
-                mutation.state_name = spec.name
-                if data is not None:
-                    mutation.mutation_type = _MODIFY
-                    _fill_value(mutation.state_value, spec.type.typename, data)
-        if context._sends:
-            add_message = answer.invocation_result.outgoing_messages.add
-            for target_typename, target_id, value_typename, value in context._sends:
-                message = add_message()
-                _fill_address(message.target, target_typename, target_id)
-                _fill_value(message.argument, value_typename, value)
-        if context._delayed:
-            add_delayed = answer.invocation_result.delayed_invocations.add
-            for entry in context._delayed:
-                delayed = add_delayed()
-                if len(entry) == 2:
-                    delayed.is_cancellation_request = True
-                    delayed.cancellation_token = entry[1]
-                else:
-                    _, delay_ms, token, target_typename, target_id, value_typename, value = entry
-                    delayed.delay_in_ms = delay_ms
-                    delayed.cancellation_token = token
-                    _fill_address(delayed.target, target_typename, target_id)
-                    _fill_value(delayed.argument, value_typename, value)
-        if context._egress:
-            add_egress = answer.invocation_result.outgoing_egresses.add
-            for typename, value_typename, value in context._egress:
-                egress = add_egress()
-                egress.egress_namespace, egress.egress_type = _split(typename)
-                _fill_value(egress.argument, value_typename, value)
+    def is_free_again(self) -> bool:
+        """Forget the batch and say True, unless user code has kept context or storage."""
+        if getrefcount(self._context) + getrefcount(self._storage) != self._references:
+            return False
+        self._context._discard()
+        self._storage._tables = ()  # they may be large
+        return True
 
 
 class _OtherType:
     """A state whose value is not of the declared type: it cannot be read, only overwritten."""
 
-    __slots__ = ("_found", "_function", "_spec")
+    __slots__ = ("_declared", "_found", "_name", "_typename")
 
-    def __init__(self, function: BoundFunction, spec: ValueSpec, found: str) -> None:
-        self._function, self._spec, self._found = function, spec, found
+    def __init__(self, typename: str, name: str, declared: str, found: str) -> None:
+        self._typename, self._name, self._declared, self._found = typename, name, declared, found
 
     def get(self, id: str, /) -> bytes | None:
         """Refuse to read.
@@ -340,33 +300,10 @@ class _OtherType:
             UserTypeError: always.
         """
         raise UserTypeError(
-            f"state {self._spec.name!r} of {self._function.typename} id {id!r} holds a value of type "
-            f"{self._found!r}, declared is {self._spec.type.typename!r}; declare the stored type, "
+            f"state {self._name!r} of {self._typename} id {id!r} holds a value of type "
+            f"{self._found!r}, declared is {self._declared!r}; declare the stored type, "
             f"or give the new one another name"
         )
-
-
-def _fill_address(address: Any, typename: str, id: str) -> None:
-    address.namespace, address.type = _split(typename)
-    address.id = id
-
-
-def _fill_value(typed_value: Any, typename: str, value: bytes | None) -> None:
-    typed_value.typename = typename
-    if value is not None:
-        typed_value.has_value = True
-        typed_value.value = value
-
-
-def _wire_spec(spec: ValueSpec) -> FromFunction.PersistedValueSpec:
-    # The expiration is said even where there is none, as the official Python SDK does.
-    return FromFunction.PersistedValueSpec(
-        state_name=spec.name,
-        type_typename=spec.type.typename,
-        expiration_spec=FromFunction.ExpirationSpec(
-            mode=_EXPIRE_MODES[spec.expire_mode], expire_after_millis=spec.duration
-        ),
-    )
 
 
 def _refuse_coroutine(typename: str, returned: object) -> None:

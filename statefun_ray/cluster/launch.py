@@ -148,6 +148,7 @@ def start(
             local=cluster.started_here,
             url=deployment.url,
             storage=deployment.storage,
+            started=registry.started_of(os.getpid()),
         )
     )
     return application

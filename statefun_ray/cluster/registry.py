@@ -25,6 +25,8 @@ class Note:
         local: that program started the Ray cluster too, and takes it down when it ends.
         url: of its HTTP ingress.
         storage: of its snapshots.
+        started: when that program was, as `started_of` says: a pid alone may be another program's by now,
+            and in a container every program is process 1.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Note:
     local: bool
     url: str
     storage: str
+    started: str = ""
 
 
 def home() -> Path:
@@ -55,7 +58,7 @@ def read_note(name: str) -> Note | None:
         note = Note(**json.loads(_path(name).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None  # none, or of another version: the cluster is asked anyway
-    if note.local and not _is_alive(note.pid):
+    if note.local and not _is_alive(note):
         return None
     return note
 
@@ -69,7 +72,7 @@ def notes() -> list[Note]:
 def wait_gone(note: Note, timeout_s: float) -> bool:
     """Wait for the end of the program that started an application; return whether it came."""
     deadline = time.monotonic() + timeout_s
-    while _is_alive(note.pid):
+    while _is_alive(note):
         if time.monotonic() >= deadline:
             return False
         time.sleep(0.05)
@@ -85,11 +88,21 @@ def _path(name: str) -> Path:
     return home() / "running" / (re.sub(r"[^a-z0-9-]", "_", name) + ".json")
 
 
-def _is_alive(pid: int) -> bool:
+def started_of(pid: int) -> str:
+    """Return when a process was started, in ticks since the machine was; empty where that cannot be read."""
     try:
-        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    # Behind the name, which may hold anything, comes field 3; the start is field 22.
+    return stat.rpartition(")")[2].split()[19]
+
+
+def _is_alive(note: Note) -> bool:
+    try:
+        os.kill(note.pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    return not note.started or note.started == started_of(note.pid)

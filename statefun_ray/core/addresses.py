@@ -253,7 +253,11 @@ class Addresses:
         return False
 
     def postponed(self, address: BusyAddress, now_ms: int, delay_ms: int) -> None:
-        """The batch in flight could not be tried: the same again after ``delay_ms``, and nobody is to blame."""
+        """The batch in flight could not be tried: the same again after ``delay_ms``, and nobody is to blame.
+
+        It goes behind all others that are ready: the next probe of its service is another address's, as
+        it may be this one alone that is not let through.
+        """
         address.in_flight = 0
         if address.first_failed_ms and address.tried_ms:
             # The retry deadline is for attempts that were answered; an outage does not use it up.
@@ -263,7 +267,7 @@ class Addresses:
             self._back_off(address, now_ms + delay_ms)
         else:
             address.phase = Phase.READY
-            address.lane.ready.appendleft(address)
+            address.lane.ready.append(address)
             self._measure(address)
 
     def _back_off(self, address: BusyAddress, until_ms: int) -> None:

@@ -3,12 +3,23 @@
 A figure is ``(name, labels, value)``, with labels as Prometheus writes them. Names follow those of
 StateFun: ``in`` is ``statefun_function_in_total`` here. Messages are counted once each, when they
 are applied; StateFun counts a remote one at least twice.
+
+Counting costs every message, so only what has happened is counted. What is the case now, such as the
+backlog of a function, is looked up when figures are asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TypeAlias
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Final, TypeAlias
+
+from statefun_ray.core.addresses import BusyAddress, Phase
+
+ADDRESSES_LOOKED_AT_MAX: Final = 5_000
+"""Busy addresses looked at for one set of figures, those that have been busy for longest: that takes about
+2 ms, once a second. Where more are busy, backlog and blocked addresses of functions are lower bounds."""
 
 Figure: TypeAlias = tuple[str, str, float]
 
@@ -45,3 +56,30 @@ def function_figures(functions: Mapping[str, FunctionMetrics]) -> Iterator[Figur
         yield "statefun_function_out_remote_total", labels, metrics.out_remote
         yield "statefun_function_out_egress_total", labels, metrics.out_egress
         yield "statefun_function_failures_total", labels, metrics.failures
+
+
+def waiting_figures(
+    function_types: Iterable[str], busy: Iterable[BusyAddress], in_flight: Iterable[BusyAddress]
+) -> Iterator[Figure]:
+    """Yield what waits for each function, and what is being run of it.
+
+    Args:
+        function_types: all there are.
+        busy: addresses, those that have been busy for longest first.
+        in_flight: addresses with an invocation in flight.
+    """
+    backlog: defaultdict[str, int] = defaultdict(int)
+    blocked: defaultdict[str, int] = defaultdict(int)
+    parked = Phase.PARKED
+    for address in islice(busy, ADDRESSES_LOOKED_AT_MAX):
+        # What is parked waits for a person and not for the function.
+        if address.phase is not parked:
+            backlog[address.function_type] += len(address.waiting) - address.in_flight
+            if address.is_full:
+                blocked[address.function_type] += 1
+    running = Counter(address.function_type for address in in_flight)
+    for function_type in function_types:
+        labels = label("function", function_type)
+        yield "statefun_function_num_backlog", labels, backlog[function_type]
+        yield "statefun_function_num_blocked_address", labels, blocked[function_type]
+        yield "statefun_function_inflight_async_ops", labels, running[function_type]

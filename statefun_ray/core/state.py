@@ -215,12 +215,22 @@ class Table:
                     expires_at_ms = int.from_bytes(value[:EXPIRY_BYTES], "little")
                     expires[index] = None if expires_at_ms == NEVER else expires_at_ms
                     values[index] = value[EXPIRY_BYTES:]
+        return self._of_columns(ids, subs, values, expires, key_group_count)
+
+    def _of_columns(
+        self,
+        ids: list[str],
+        subs: list[str],
+        values: list[bytes | None],
+        expires: list[int | None],
+        key_group_count: int,
+    ) -> Rows:
         return Rows.of_columns(
             key_group=[key_group_of(id, key_group_count) for id in ids],
-            table=[self.name] * len(keys),
+            table=[self.name] * len(ids),
             id=ids,
             sub=subs,
-            typename=[self.typename] * len(keys),
+            typename=[self.typename] * len(ids),
             value=values,
             expires_at_ms=expires,
         )
@@ -270,11 +280,15 @@ class QueueTable(Table):
 
     def rows(self, items: Iterable[tuple[Key, Stored | None]], key_group_count: int) -> Rows:
         """See :meth:`Table.rows`."""
-        return super().rows(
-            [
-                ((id, ordinal_sub(ordinal)), None if message is None else pack_message(message))
-                for (id, ordinal), message in items
-            ],
+        keys, messages = [], []
+        for key, message in items:
+            keys.append(key)
+            messages.append(message)
+        return self._of_columns(
+            [id for id, _ in keys],
+            [ordinal_sub(ordinal) for _, ordinal in keys],
+            [None if message is None else pack_message(message) for message in messages],
+            [None] * len(keys),
             key_group_count,
         )
 

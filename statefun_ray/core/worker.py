@@ -65,7 +65,7 @@ from statefun_ray.core.key_groups import (
 )
 from statefun_ray.core.lanes import AWAITING, INLINE, Lane
 from statefun_ray.core.message import DEAD_LETTERS, REPLY_PREFIX, Message, unpack_message
-from statefun_ray.core.metrics import Figure, FunctionMetrics, function_figures, label
+from statefun_ray.core.metrics import Figure, FunctionMetrics, function_figures, label, waiting_figures
 from statefun_ray.core.outbox import Outbox
 from statefun_ray.core.remote_states import RemoteStates
 from statefun_ray.core.snapshots import Counters, FinishedBase, OpenSnapshot, transient_slices
@@ -90,8 +90,9 @@ class WorkerConfig:
     worker_count: int
     key_group_count: int = KEY_GROUP_COUNT_DEFAULT
     shard_count: int = EGRESS_SHARDS_DEFAULT
-    backlog_max: int = 50_000
-    """Sources pause above this many waiting messages: about 25 MB of small ones."""
+    backlog_max: int = 16_384
+    """Sources pause above this many waiting messages: two windows of a log, a tenth of a second of work. What
+    waits when a snapshot is cut is written into it, so more would cost without making anything faster."""
     feed_window: int = 8_192
     """Events on their way from one ingress log: two rounds of the largest frame."""
     invocations_max: int = 1_024
@@ -113,8 +114,9 @@ class WorkerConfig:
     """Periodic deltas between two bases: bounds what a restore reads."""
     base_rows_ratio: float = 0.5
     """A base is written when the deltas hold this share of the keys."""
-    base_rows_min: int = 10_000
-    """... but not for fewer delta rows than this."""
+    base_rows_min: int = 100_000
+    """... but not for fewer delta rows than this, which a restore reads in 0.1 s or so: queues come and go, and
+    a small store would be written whole every second."""
 
 
 class Worker:
@@ -423,8 +425,9 @@ class Worker:
         self._store.set_now(now_ms)
         self._fire_timers(now_ms, limit)
         self._addresses.release_due(now_ms)
-        self._run_ready(limit)
         self._run_mailbox(limit)
+        # After the mailbox: a message for a function that lives elsewhere need not wait for the next turn.
+        self._run_ready(limit)
         self.current = None
         self._flush()
         if self.takes_input:
@@ -828,6 +831,7 @@ class Worker:
     def figures(self) -> list[Figure]:
         """Return what Prometheus may know of this worker."""
         result = list(function_figures(self._metrics))
+        result += waiting_figures(self._metrics, self._addresses.busy.values(), self._invocations.values())
         for lane in self._lanes.values():
             labels = label("lane", lane.name)
             result.append(("statefun_lane_inflight_async_ops", labels, lane.in_flight))
@@ -838,6 +842,7 @@ class Worker:
         result.append(("statefun_worker_parked_addresses", "", len(self._addresses.parked)))
         result.append(("statefun_worker_retrying_addresses", "", self.retrying_count))
         result.append(("statefun_worker_dead_letters", "", len(self._letters)))
+        result.append(("statefun_worker_dead_letters_total", "", self.counters.buried))
         result.append(("statefun_worker_delayed_messages", "", len(self._timers)))
         result.append(("statefun_worker_keys", "", self._store.key_count()))
         result.append(("statefun_worker_snapshot_id", "", self._committed))

@@ -23,6 +23,7 @@ from statefun_ray.core.errors import UserCodeError
 from statefun_ray.core.invoker import Egress, InlineCall, InvocationEffects, LaneSpec
 from statefun_ray.core.message import Message as MessageTuple
 from statefun_ray.core.state import Table
+from statefun_ray.io.record_checks import RecordCheck
 from statefun_sdk.context import Context
 from statefun_sdk.functions import BoundFunction, StatefulFunctions
 from statefun_sdk.messages import Message
@@ -144,15 +145,17 @@ class EmbeddedInvoker:
         functions: StatefulFunctions,
         *,
         threads: int = BLOCKING_THREADS_DEFAULT,
-        record_types: Mapping[str, str | None] | None = None,
+        record_checks: Mapping[str, RecordCheck | None] | None = None,
     ) -> None:
         """Args:
         functions: to run.
         threads: for those that block.
-        record_types: by egress, the type that its records must have; None for any. Any other
-            egress takes whatever it is given.
+        record_checks: by egress, what checks its records; None for nothing. Any other egress
+            takes whatever it is given.
         """
-        self._record_types = {name: kind for name, kind in (record_types or {}).items() if kind is not None}
+        self._record_checks = {
+            name: check for name, check in (record_checks or {}).items() if check is not None
+        }
         self._bound: Mapping[str, BoundFunction] = functions.functions
         self._specs = describe_functions(functions)
         self._tables: dict[str, Sequence[Table]] = {}
@@ -171,7 +174,7 @@ class EmbeddedInvoker:
         function = self._bound[function_type]
         if function.is_async or function.blocking:
             return None
-        return _inline_call(function, _views(tables), self._failures, self._record_types)
+        return _inline_call(function, _views(tables), self._failures, self._record_checks)
 
     def lane_of(self, function_type: str) -> LaneSpec | None:
         """Nobody but these functions is known here."""
@@ -196,7 +199,7 @@ class EmbeddedInvoker:
                 context._begin(message[1], message[2], message[3])
                 await function.fun(context, Message._of(message[0], message[1], message[4], message[5]))
         if context._egress:
-            _check_records(context._egress, self._record_types)
+            _check_records(context._egress, self._record_checks)
         return storage._writes, context._sends, context._delayed, context._egress
 
     def close(self) -> None:
@@ -210,18 +213,19 @@ def _views(tables: Sequence[Table]) -> list[Any]:
     return [table if table.is_stamped else table.live for table in tables]
 
 
-def _check_records(records: Sequence[Egress], types: Mapping[str, str]) -> None:
-    for egress, value_type, _ in records:
-        expected = types.get(egress, value_type)
-        if value_type != expected:
-            raise UserCodeError(
-                f"a record of type {value_type} was sent to egress {egress}, which takes {expected}; "
-                "build it with the builder for that egress"
-            )
+def _check_records(records: Sequence[Egress], checks: Mapping[str, RecordCheck]) -> None:
+    for egress, value_type, value in records:
+        check = checks.get(egress)
+        problem = check(value_type, value) if check is not None else None
+        if problem is not None:
+            raise UserCodeError(problem)
 
 
 def _inline_call(
-    function: BoundFunction, views: Sequence[Any], failures: FailureLog, record_types: Mapping[str, str]
+    function: BoundFunction,
+    views: Sequence[Any],
+    failures: FailureLog,
+    record_checks: Mapping[str, RecordCheck],
 ) -> InlineCall:
     fun, typename = function.fun, function.typename
     storage = function.storage_class(views)
@@ -235,8 +239,8 @@ def _inline_call(
         begin(id, caller_type, caller_id)
         try:
             fun(context, message_of(typename, id, value_type, value))
-            if context._egress and record_types:
-                _check_records(context._egress, record_types)
+            if context._egress and record_checks:
+                _check_records(context._egress, record_checks)
         except Exception as error:
             failures.report(typename, id, error)
             raise

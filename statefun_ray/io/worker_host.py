@@ -51,7 +51,7 @@ from statefun_ray.io.invoke_local import EmbeddedInvoker
 from statefun_ray.io.invokers import Invokers
 from statefun_ray.io.mesh import Mesh
 from statefun_ray.io.part_writer import warm_up
-from statefun_ray.io.record_types import record_types
+from statefun_ray.io.record_checks import record_checks
 from statefun_ray.io.remote.invoker import RemoteInvoker
 from statefun_ray.io.transport import FrameConnection, connect
 from statefun_ray.io.worker_loop import WorkerLoop
@@ -242,10 +242,10 @@ class WorkerHost:
         key_groups = worker_ranges(
             worker_count=plan.worker_count, key_group_count=plan.key_group_count, shard_count=plan.shard_count
         )[config.worker]
-        records = record_types(config.module, config.sinks)
+        checks = record_checks(config.module, config.sinks)
         invoker = Invokers(
-            EmbeddedInvoker(self._functions, record_types=records),
-            RemoteInvoker(config.module, records),
+            EmbeddedInvoker(self._functions, record_checks=checks),
+            RemoteInvoker(config.module, checks),
         )
         core = Worker(
             WorkerConfig(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.application import ClusterApplication
+from tests.smoke.commands import Parameters
 from tests.smoke.drive import Driver, module_of, service_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
@@ -16,12 +17,13 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("cl
 @pytest.mark.parametrize("interpreter", ["embedded", "official"])
 def test_every_counter_is_right_after_kill_9(interpreter: str, tmp_path: Path) -> None:
     egress = (tmp_path / "egress").as_uri()
+    parameters = Parameters(number_of_function_instances=64, message_count=3_000)
     target = "tests.smoke.services.ours:functions" if interpreter == "embedded" else None
     with (
         service_of(interpreter, tmp_path / "service.log") as service,
         ClusterApplication(target, tmp_path, module=module_of(service, egress), name="smoke") as app,
     ):
-        driver = Driver(app, service, egress, seed=3, messages=3_000, instances=64, kills=5, crashes=0)
+        driver = Driver(app, service, egress, parameters, seed=3, kills=5, crashes=0)
         outcome = driver.run(timeout_s=200)
     assert outcome.kills == 5
     assert outcome.repeated_requests > 0

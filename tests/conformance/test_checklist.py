@@ -47,6 +47,7 @@ from tests.remote import test_playground as playground
 from tests.remote import test_states_and_effects as states
 from tests.remote.serving import OCTETS, Answer, Service, serving
 from tests.smoke import drive
+from tests.smoke.commands import Parameters
 from tests.unit.statefun_ray.module.reading import document, error_of, module_of, warned_module
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
@@ -511,7 +512,10 @@ def test_16_the_playground() -> None:
 
 
 def test_17_a_small_smoke_run(tmp_path: Path) -> None:
-    """All of the suite's instances, few of its commands; ``make smoke`` is the 100,000."""
+    """Short: all of the suite's instances, 800 of its 100,000 commands and one of its kills.
+
+    ``make smoke`` is the whole of it, with ten kills; it never has fewer than five.
+    """
     egress = (tmp_path / "egress").as_uri()
     with (
         drive.service_of("ours", tmp_path / "service.log") as service,
@@ -523,7 +527,7 @@ def test_17_a_small_smoke_run(tmp_path: Path) -> None:
         ) as app,
     ):
         driver = drive.Driver(
-            app, service, egress, seed=3, messages=800, instances=128, kills=1, endpoint_restarts=1
+            app, service, egress, Parameters(message_count=800), seed=3, kills=1, endpoint_restarts=1
         )
         outcome = driver.run(timeout_s=50)
     assert outcome.kills == 1

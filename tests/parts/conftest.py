@@ -16,9 +16,10 @@ KINDS = ("ours", "apache", "fork", "js")
 
 
 def service_of(kind: str, log: Path) -> ServiceProcess:
-    """Return a service of one kind, not started."""
-    if kind == "ours":
-        return ServiceProcess([sys.executable, str(SERVICES / "ours.py")], log)
+    """Return a service of one kind, not started; ``ours-apart`` takes no requests that hold many."""
+    if kind in ("ours", "ours-apart"):
+        apart = {"STATEFUN_APART": "1"} if kind == "ours-apart" else None
+        return ServiceProcess([sys.executable, str(SERVICES / "ours.py")], log, env=apart)
     if kind == "js":
         node, folder = node_with(JS)
         return ServiceProcess(

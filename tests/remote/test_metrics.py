@@ -6,7 +6,9 @@ import re
 import urllib.request
 
 from statefun_ray.local import LocalApplication
-from tests.remote.serving import serving
+from statefun_sdk import StatefulFunctions
+from statefun_sdk.protocol import ToFunction
+from tests.remote.serving import OCTETS, Answer, serving
 from tests.remote.test_end_to_end import functions, module
 
 
@@ -40,3 +42,37 @@ def test_the_page_counts_what_was_done() -> None:
         assert requests >= 20
         assert found[f'statefun_remote_invocation_latency_ms_bucket{{{service_label},le="+Inf"}}'] == requests
         assert found[f"statefun_remote_invocation_failures_total{{{service_label}}}"] == 0
+        per_function = "statefun_function_remote_invocation"
+        assert found[f"{per_function}_requests_total{{{counter}}}"] == requests
+        assert found[f"{per_function}_failures_total{{{counter}}}"] == 0
+        assert found[f'{per_function}_latency_ms_bucket{{{counter},le="+Inf"}}'] == requests
+        assert found[f"{per_function}_latency_ms_count{{{counter}}}"] == requests
+        assert found["statefun_worker_dead_letters_total"] == 0
+
+
+def test_the_functions_of_one_endpoint_have_their_own_figures() -> None:
+    several = StatefulFunctions()
+    several.register("shop/well", lambda _context, _message: None)
+    several.register("shop/ill", lambda _context, _message: None)
+
+    async def fail_some(request: ToFunction, _body: bytes) -> Answer | None:
+        is_ill = request.invocation.target.type == "ill"
+        return (500, {"content-type": OCTETS}, b"") if is_ill else None
+
+    with (
+        serving(several) as service,
+        LocalApplication(module=module(service.url), worker={"retry_deadline_ms": 100}) as app,
+    ):
+        service.behaviour = fail_some
+        app.send("shop/well", "1", "x")
+        app.send("shop/ill", "1", "x")
+        app.wait_until(lambda: page(app).get("statefun_worker_dead_letters_total") == 1)
+        found = page(app)
+        failures = {
+            name: found[f'statefun_function_remote_invocation_failures_total{{function="shop/{name}"}}']
+            for name in ("well", "ill")
+        }
+        assert failures["well"] == 0
+        assert failures["ill"] == found['statefun_remote_invocation_failures_total{endpoint="shop/*"}'] > 0
+        assert found['statefun_function_remote_invocation_latency_ms_count{function="shop/ill"}'] > 0
+        assert found['statefun_function_num_backlog{function="shop/ill"}'] == 0

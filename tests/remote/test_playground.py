@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import urllib.request
+from dataclasses import replace
 from urllib.error import HTTPError
 
+import pytest
+
 from statefun_ray.local import LocalApplication
-from statefun_ray.module.model import PLAYGROUND_EGRESS, Module, PlaygroundEgress, PlaygroundIngress
+from statefun_ray.module.model import PLAYGROUND_EGRESS, Endpoint, Module, PlaygroundEgress, PlaygroundIngress
 from statefun_sdk import (
     Context,
     IntType,
@@ -18,6 +22,7 @@ from statefun_sdk import (
     egress_message_builder,
     make_json_type,
 )
+from tests.remote.serving import serving
 
 GREET = make_json_type("example/GreetRequest")
 RECORD = make_json_type("io.statefun.playground/EgressRecord")
@@ -30,6 +35,13 @@ def person(context: Context, message: Message) -> None:
     name = message.as_type(GREET)["name"]
     visits = context.storage.visits = (context.storage.visits or 0) + 1
     record = {"topic": "greetings", "payload": f"Hello {name}, {visits}"}
+    context.send_egress(egress_message_builder(PLAYGROUND_EGRESS, record, RECORD))
+
+
+@functions.bind("example/raw")
+def raw(context: Context, message: Message) -> None:
+    """Send what it is given to the playground's egress, whatever that is."""
+    record = json.loads(message.as_string() or "")
     context.send_egress(egress_message_builder(PLAYGROUND_EGRESS, record, RECORD))
 
 
@@ -88,3 +100,29 @@ def test_records_are_published_once_whatever_dies() -> None:
         app.snapshot()
         assert sorted(found) == sorted(f"Hello {number}, 1" for number in range(60))
         assert take(app, "greetings") == (404, "")
+
+
+@pytest.mark.parametrize("where", ["embedded", "remote"])
+def test_a_bad_record_fails_its_batch_and_is_no_loss(where: str) -> None:
+    bad = {
+        "topic": {"topic": "nope", "payload": "x"},
+        "member": {"topic": "other", "payload": "x", "more": 1},
+    }
+    with contextlib.ExitStack() as stack:
+        embedded, module = functions, MODULE
+        if where == "remote":
+            service = stack.enter_context(serving(functions))
+            embedded = StatefulFunctions()
+            module = replace(MODULE, endpoints=(Endpoint("example/*", service.url),))
+        app = stack.enter_context(
+            LocalApplication(embedded, module=module, worker={"retry_deadline_ms": 150})
+        )
+        for id, record in bad.items():
+            app.send("example/raw", id, json.dumps(record))
+        app.send("example/raw", "good", json.dumps({"topic": "other", "payload": "y"}))
+
+        app.wait_until(lambda: app.status()["dead_letters"] == len(bad))
+        said = {letter["id"]: letter["error"] for letter in app.client.dead_letters()["dead_letters"]}
+        assert "the playground egress has no topic 'nope'; it has greetings, other" in said["topic"]
+        assert "unknown field `more`" in said["member"]
+        assert taken(app, "other", 1) == ["y"]

@@ -576,8 +576,8 @@ MUTANTS = [
     Mutant(
         "postponed-batch-forgotten",
         ADDRESSES,
-        "            address.lane.ready.appendleft(address)\n",
-        "            pass\n",
+        "        else:\n            address.phase = Phase.READY\n            address.lane.ready.append(address)\n",
+        "        else:\n            address.phase = Phase.READY\n            pass\n",
         "a message whose service was gone is never tried again",
     ),
     Mutant(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 from typing import Any, Final, TypeAlias
 
@@ -26,10 +27,13 @@ Command: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Names and defaults are those of the original, which runs 128 instances in its own tests."""
+    """Names and defaults are those of the original, but for ``number_of_function_instances``: it has 1,000 by
+    default and 128 in its own tests, and both optional kinds of commands are off by default, as its
+    interpreters for other languages do not know them; ours do."""
 
-    instances: int = 128
+    number_of_function_instances: int = 128
     command_depth: int = 10
+    message_count: int = 100_000
     max_commands_per_depth: int = 3
     state_modifications_pr: float = 0.4
     send_pr: float = 0.9
@@ -38,6 +42,24 @@ class Parameters:
     async_send_pr: float = 0.1
     noop_pr: float = 0.2
     send_egress_pr: float = 0.03
+    async_op_supported: bool = True
+    delay_cancellation_op_supported: bool = True
+
+    def __post_init__(self) -> None:
+        for name in (
+            "number_of_function_instances",
+            "command_depth",
+            "message_count",
+            "max_commands_per_depth",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        weights = {name: getattr(self, name) for name in self.__slots__ if name.endswith("_pr")}
+        for name, weight in weights.items():
+            if not 0 <= weight < inf:
+                raise ValueError(f"{name} is {weight}; a weight is 0 or more")
+        if not any(weights.values()):
+            raise ValueError(f"one of {', '.join(weights)} must be more than 0")
 
 
 @dataclass
@@ -50,15 +72,19 @@ class Generator:
     tokens: int = 0
 
     def __post_init__(self) -> None:
-        self.expected = [0] * self.parameters.instances
+        parameters = self.parameters
+        self.expected = [0] * parameters.number_of_function_instances
         chosen: list[tuple[float, Callable[[int], list[Command]]]] = [
-            (self.parameters.state_modifications_pr, lambda _: [{"increment": {}}]),
-            (self.parameters.send_pr, self._send),
-            (self.parameters.send_after_pr, self._send_after),
-            (self.parameters.async_send_pr, self._async),
-            (self.parameters.noop_pr, lambda _: []),
-            (self.parameters.send_egress_pr, lambda _: [{"send_egress": {}}]),
-            (self.parameters.send_after_with_cancellation_pr, self._cancelled),
+            (parameters.state_modifications_pr, lambda _: [{"increment": {}}]),
+            (parameters.send_pr, self._send),
+            (parameters.send_after_pr, self._send_after),
+            (parameters.async_send_pr * parameters.async_op_supported, self._async),
+            (parameters.noop_pr, lambda _: []),
+            (parameters.send_egress_pr, lambda _: [{"send_egress": {}}]),
+            (
+                parameters.send_after_with_cancellation_pr * parameters.delay_cancellation_op_supported,
+                self._cancelled,
+            ),
         ]
         self._weights = [weight for weight, _ in chosen]
         self._kinds = [kind for _, kind in chosen]
@@ -72,7 +98,7 @@ class Generator:
         return target, commands
 
     def _target(self) -> int:
-        return self.random.randrange(self.parameters.instances)
+        return self.random.randrange(self.parameters.number_of_function_instances)
 
     def _commands(self, depth: int) -> list[Command]:
         if depth <= 0:
@@ -90,7 +116,9 @@ class Generator:
         return [{"send_after": {"target": self._target(), "commands": self._commands(depth - 1)}}]
 
     def _async(self, depth: int) -> list[Command]:
-        return [{"async_operation": {"commands": self._commands(depth - 1)}}]
+        # Whether the operation fails makes no difference to what follows it.
+        failure = self.random.random() < 0.5
+        return [{"async_operation": {"failure": failure, "commands": self._commands(depth - 1)}}]
 
     def _cancelled(self, _depth: int) -> list[Command]:
         # A leaf: whether the cancellation wins makes no difference.

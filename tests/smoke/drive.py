@@ -123,10 +123,9 @@ class Driver:
         app: Application,
         service: ServiceProcess | None,
         egress: str,
+        parameters: Parameters,
         *,
         seed: int,
-        messages: int,
-        instances: int,
         kills: int = 5,
         crashes: int = 1,
         endpoint_restarts: int = 2,
@@ -135,8 +134,9 @@ class Driver:
     ) -> None:
         self._app, self._service, self._egress = app, service, egress
         self._random = Random(seed)
-        self._generator = Generator(Random(seed + 1), Parameters(instances=instances))
-        self._messages, self._instances, self._workers = messages, instances, workers
+        self._generator = Generator(Random(seed + 1), parameters)
+        self._messages, self._instances = parameters.message_count, parameters.number_of_function_instances
+        self._workers = workers
         self._say = say
         self._sequence = 0
         self._round = 0
@@ -147,7 +147,9 @@ class Driver:
             *[self._crash] * crashes,
             *[self._restart_endpoint] * restarts,
         ]
-        chunks = range(1, max(2, messages // CHUNK))
+        # In a chunk that is sent: a fault after the last one would not happen, and not be missed.
+        count = -(-self._messages // CHUNK)
+        chunks = range(min(1, count - 1), count)
         self._faults: dict[int, list[Callable[[], None]]] = {}
         for fault in faults:
             self._faults.setdefault(self._random.choice(chunks), []).append(fault)

@@ -20,6 +20,7 @@ from statefun_checkpoints.model import ExpireMode, StateSpec
 from statefun_ray.core.invoker import Delayed, Egress, InvocationEffects, Send
 from statefun_ray.core.message import Message
 from statefun_ray.core.state import Table
+from statefun_ray.io.record_checks import RecordCheck
 from statefun_ray.io.remote.errors import BadAnswer
 from statefun_sdk import protocol
 
@@ -32,7 +33,10 @@ UNSET_TYPE: Final = "io.statefun.types/unset"
 """The type of a state that is declared without one."""
 
 PIECES_MAX: Final = 10_000
-"""Encoded type names kept by one encoder: they come from outside, so there may be any number."""
+"""Pieces of each kind kept by one encoder: names come from outside, so there may be any number."""
+
+SINGLE_WRITE_BYTES_MAX: Final = 1_024
+"""Values up to this length are recognised at the end of an answer; of larger ones the rest is little."""
 
 _VARINTS: Final = [bytes((n,)) for n in range(0x80)] + [
     bytes((n & 0x7F | 0x80, n >> 7)) for n in range(0x80, 0x4000)
@@ -66,89 +70,164 @@ def _type(function_type: str) -> bytes:
 
 
 class RequestEncoder:
-    """Encodes requests for one function type."""
+    """Encodes requests for one function type, whose states are declared one after another."""
 
-    __slots__ = ("_heads", "_states", "_target", "_types")
+    __slots__ = ("_callers", "_prefixes", "_states", "_target", "_values")
 
     def __init__(self, function_type: str) -> None:
         self._target = _type(function_type)
-        self._types: dict[str, bytes] = {}
-        self._heads: dict[str, bytes] = {}
-        self._states: dict[tuple[str, str], tuple[bytes, bytes, bytes]] = {}
+        self._states: list[_StateEncoder] = []
+        self._callers: dict[str, bytes] = {}
+        self._values: dict[str, bytes] = {}
+        self._prefixes: dict[tuple[str, str, str, int], bytes] = {}
+        """Of invocations, see `_prefix`: whoever sends once mostly sends again."""
 
-    def encode(
-        self,
-        id: str,
-        states: Sequence[tuple[str, str, bytes | None]],
-        messages: Sequence[Message],
-    ) -> bytes:
+    @property
+    def state_count(self) -> int:
+        """States declared so far."""
+        return len(self._states)
+
+    def declare(self, name: str, typename: str) -> None:
+        """Add a state of the function to the requests from now on."""
+        self._states.append(_StateEncoder(name, typename))
+
+    def encode(self, id: str, values: Sequence[bytes | None], messages: Sequence[Message]) -> bytes:
         """Return a ``ToFunction`` with one batch.
 
         Args:
             id: of the target.
-            states: ``(name, type, value)`` of every registered state, None where it has no value.
+            values: of every declared state, in the order of their declaration; None where it has no value.
             messages: for the target, in order.
         """
-        parts: list[bytes] = []
-        add = parts.append
         target = self._target + _text(b"\x1a", id)
-        add(b"\x0a" + _varint(len(target)) + target)
-        for name, typename, value in states:
-            self._add_state(parts, name, typename, value)
-        types, heads = self._types, self._heads
-        for _, _, caller_type, caller_id, value_type, value in messages:
-            head = heads.get(value_type)
-            if head is None:
-                head = self._piece(heads, value_type, _text(b"\x0a", value_type))
-            length = 0 if value is None else len(value)
-            # A value of no bytes is left out, as protobuf does; has_value says that it is there.
-            if length:
-                head = head + b"\x10\x01\x1a" + _varint(length)
-            elif value is not None:
-                head = head + b"\x10\x01"
-            argument = b"\x12" + _varint(len(head) + length) + head
-            size = len(argument) + length
-            if caller_type:
-                caller = types.get(caller_type)
-                if caller is None:
-                    caller = self._piece(types, caller_type, _type(caller_type))
-                caller += _text(b"\x1a", caller_id)
-                caller = b"\x0a" + _varint(len(caller)) + caller
-                add(b"\x1a" + _varint(len(caller) + size) + caller + argument)
+        parts = [b"\x0a" + _varint(len(target)) + target]
+        add = parts.append
+        for state, value in zip(self._states, values, strict=True):
+            if value is None:
+                add(state.absent)
             else:
-                add(b"\x1a" + _varint(size) + argument)
+                add(state.prefixes.get(len(value)) or state.prefix(len(value)))
+                add(value)
+        prefixes = self._prefixes
+        for _, _, caller_type, caller_id, value_type, value in messages:
+            kind = caller_type, caller_id, value_type, -1 if value is None else len(value)
+            add(prefixes.get(kind) or self._prefix(kind))
             if value:
                 add(value)
         batch = b"".join(parts)
         return b"\xa2\x06" + _varint(len(batch)) + batch
 
-    def _add_state(self, parts: list[bytes], name: str, typename: str, value: bytes | None) -> None:
-        pieces = self._states.get((name, typename))
-        if pieces is None:
-            named = _text(b"\x0a", name)
-            head = _text(b"\x0a", typename) + b"\x10\x01"
-            absent = b"\x12" + _varint(len(named)) + named
-            pieces = self._states[name, typename] = (absent, named, head)
-        absent, named, head = pieces
-        if value is None:
-            parts.append(absent)
+    def _prefix(self, kind: tuple[str, str, str, int]) -> bytes:
+        """Return a whole ``Invocation`` but for its value, which ends it.
+
+        ``kind`` is caller type, caller id, type of the value, and its length; -1 for no value.
+        """
+        caller_type, caller_id, value_type, length = kind
+        head = self._values.get(value_type)
+        if head is None:
+            head = _piece(self._values, value_type, _text(b"\x0a", value_type))
+        # A value of no bytes is left out, as protobuf does; has_value says that it is there.
+        if length > 0:
+            head = head + b"\x10\x01\x1a" + _varint(length)
+        elif length == 0:
+            head = head + b"\x10\x01"
+        size = max(0, length)
+        invocation = b"\x12" + _varint(len(head) + size) + head
+        if caller_type:
+            caller = self._callers.get(caller_type)
+            if caller is None:
+                caller = _piece(self._callers, caller_type, _type(caller_type))
+            caller += _text(b"\x1a", caller_id)
+            invocation = b"\x0a" + _varint(len(caller)) + caller + invocation
+        prefix = b"\x1a" + _varint(len(invocation) + size) + invocation
+        if len(self._prefixes) >= PIECES_MAX:
+            self._prefixes.clear()
+        self._prefixes[kind] = prefix
+        return prefix
+
+
+class _StateEncoder:
+    """Encodes the values of one state."""
+
+    __slots__ = ("_head", "_name", "absent", "prefixes")
+
+    def __init__(self, name: str, typename: str) -> None:
+        self._name = _text(b"\x0a", name)
+        self._head = _text(b"\x0a", typename) + b"\x10\x01"
+        self.absent = b"\x12" + _varint(len(self._name)) + self._name
+        self.prefixes: dict[int, bytes] = {}
+        """By length of the value: a whole ``PersistedValue`` but for its value, which ends it."""
+
+    def prefix(self, length: int) -> bytes:
+        """Return what stands before a value of this length."""
+        head = self._head + b"\x1a" + _varint(length) if length else self._head
+        head = self._name + b"\x12" + _varint(len(head) + length) + head
+        prefix = b"\x12" + _varint(len(head) + length) + head
+        if len(self.prefixes) < PIECES_MAX:
+            self.prefixes[length] = prefix
+        return prefix
+
+
+def _piece(pieces: dict[str, bytes], name: str, encoded: bytes) -> bytes:
+    if len(pieces) < PIECES_MAX:
+        pieces[name] = encoded
+    return encoded
+
+
+Egresses = Mapping[str, RecordCheck | None]
+"""Egress id -> what checks its records, None where any will do."""
+
+
+class AnswerDecoder:
+    """Decodes the answers of one function.
+
+    Most answers change one state and ask for nothing else, so an answer differs from an earlier one in
+    the value at its end. Those are recognised by their length and by what stands before the value, which
+    includes every length there is, and takes a tenth of the time of parsing them.
+    """
+
+    __slots__ = ("_egresses", "_function_type", "_single_writes", "_tables", "indexes")
+
+    def __init__(self, function_type: str, tables: Sequence[Table], egresses: Egresses) -> None:
+        """Args: see `decode_answer`."""
+        self._function_type = function_type
+        self._tables = tables
+        self._egresses = egresses
+        self.indexes: dict[str, int] = {}
+        """Of registered states by name, as in the effects; to be kept complete by the owner."""
+        self._single_writes: dict[int, tuple[bytes, int]] = {}
+        """By length of an answer that writes one state: what it begins with, and which state that is."""
+
+    def decode(self, body: bytes) -> InvocationEffects | dict[str, StateSpec] | None:
+        """See `decode_answer`."""
+        known = self._single_writes.get(len(body))
+        if known is not None and body.startswith(known[0]):
+            return {known[1]: body[len(known[0]) :]}, [], [], []
+        decoded = decode_answer(body, self._function_type, self._tables, self.indexes, self._egresses)
+        if isinstance(decoded, tuple):
+            self._remember(body, decoded)
+        return decoded
+
+    def _remember(self, body: bytes, effects: InvocationEffects) -> None:
+        writes, sends, delayed, egress = effects
+        if len(writes) != 1 or sends or delayed or egress:
             return
-        if value:
-            head = head + b"\x1a" + _varint(len(value))
-        size = len(head) + len(value)
-        head = named + b"\x12" + _varint(size) + head
-        parts.append(b"\x12" + _varint(len(head) + len(value)) + head)
-        parts.append(value)
-
-    @staticmethod
-    def _piece(pieces: dict[str, bytes], name: str, encoded: bytes) -> bytes:
-        if len(pieces) < PIECES_MAX:
-            pieces[name] = encoded
-        return encoded
+        [(index, value)] = writes.items()
+        if not value or len(value) > SINGLE_WRITE_BYTES_MAX:
+            return
+        table = self._tables[index]
+        name = table.name[len(self._function_type) + 1 :]
+        prefix = _single_write(name, table.typename, len(value))
+        if body == prefix + value:
+            self._single_writes[len(body)] = prefix, index
 
 
-Egresses = Mapping[str, str | None]
-"""Egress id -> the type its records must have, None for any."""
+def _single_write(state: str, typename: str, length: int) -> bytes:
+    """Return an answer that writes one state and asks for nothing else, but for the value that ends it."""
+    value = _text(b"\x0a", typename) + b"\x10\x01\x1a" + _varint(length)
+    mutation = b"\x08\x01" + _text(b"\x12", state) + b"\x1a" + _varint(len(value) + length) + value
+    result = b"\x0a" + _varint(len(mutation) + length) + mutation
+    return b"\xa2\x06" + _varint(len(result) + length) + result
 
 
 def decode_answer(
@@ -270,13 +349,12 @@ def _egress(message: protocol.FromFunction.EgressMessage, function_type: str, eg
         raise BadAnswer(
             f"{function_type} sends a record to egress {name}, which is not configured; configured: {configured}"
         )
-    argument, expected = message.argument, egresses[name]
-    if expected is not None and (argument.typename != expected or not argument.has_value):
-        raise BadAnswer(
-            f"{function_type} sends a record of type {argument.typename!r} to egress {name}, which takes "
-            f"{expected!r}"
-        )
-    return name, argument.typename, argument.value if argument.has_value else None
+    argument, check = message.argument, egresses[name]
+    typename, value = argument.typename, argument.value if argument.has_value else None
+    problem = check(typename, value) if check is not None else None
+    if problem is not None:
+        raise BadAnswer(f"{function_type} sends a record that cannot be published: {problem}")
+    return name, typename, value
 
 
 def _writes(

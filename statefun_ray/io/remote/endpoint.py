@@ -14,14 +14,21 @@ is down    0 until the next probe, then 1; each probe that fails doubles the wai
 =========  ============================================================================
 
 Every change begins a new *round*. A sign of trouble from a request of an earlier round says nothing
-new: the requests that were in flight together fail together.
+new: the requests that were in flight together fail together. Rounds in which the service is down
+have odd numbers, so a request that was a probe is known by the round it belongs to.
+
+A service, or a gateway before it, may also refuse one address and serve all others. An address that
+is refused again and again waits ever longer by itself, so others are the next probes, and lengthens
+the pauses of the service no more. If it began while the service was up, and others had results
+since its last refusal, ``SUSPICIOUS_MAX`` times in a row, then its batch is to blame, and nothing of
+that is a sign of the service. Probes never count: while a service is down, nobody is to blame.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 LIMIT_START: Final = 8
 """Requests in flight at first: what keeps one process of a service busy."""
@@ -31,7 +38,15 @@ LIMIT_SLOW: Final = 16
 
 PROBE_MS_MIN: Final = 100
 PROBE_MS_MAX: Final = 10_000
-"""A service that is down is looked for after 0.1 s, 0.2 s, ... and then every 10 s."""
+"""A service that is down is looked for after 0.1 s, 0.2 s, ... and then every 10 s. Likewise an address
+that is refused in a row comes again."""
+
+SUSPICIOUS_MAX: Final = 5
+"""Refusals of one address in a row, with results for others between them, that are no accident: in a
+service that refuses every other request at random, one address in thirty has so many."""
+
+TROUBLED_MAX: Final = 10_000
+"""Addresses whose refusals are remembered; the oldest of more are forgotten, and count anew."""
 
 RETRY_AFTER_MS_MAX: Final = 600_000
 """Of a pause that a service asks for: a wrong header must not stop it for a day."""
@@ -41,6 +56,22 @@ REFUSED_DELAY_MS: Final = 100
 
 LATENCY_BUCKETS_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 60_000)
 """Upper bounds; one bucket more counts what took longer."""
+
+
+Who: TypeAlias = tuple[str, str]
+"""``(function type, id)`` of an address."""
+
+
+@dataclass(slots=True)
+class Trouble:
+    """What became of the requests of one address since its last result."""
+
+    refusals: int = 0
+    """In a row."""
+    suspicious: int = 0
+    """Those of them that others did not share."""
+    results: int = 0
+    """Results of the service when the last of them came."""
 
 
 @dataclass(slots=True)
@@ -74,6 +105,7 @@ class EndpointState:
         "last_error",
         "metrics",
         "name",
+        "troubled",
     )
 
     def __init__(self, name: str, limit_max: int) -> None:
@@ -87,12 +119,14 @@ class EndpointState:
         self._steep_until = self._limit_max
         self._round = 0
         self._troubles = 0
-        """Probes, or requests at a limit of 1, that failed in a row."""
+        """Probes, or requests at a limit of 1, that failed in a row, each address once."""
         self._not_before_ms = 0.0
         self.is_down = False
         self.in_flight = 0
         self.last_error = ""
         self.metrics = Metrics()
+        self.troubled: dict[Who, Trouble] = {}
+        """Addresses whose last request had no result; whoever tells of a result takes them out."""
 
     def limit(self, now_ms: float) -> int:
         """Return how many requests may be in flight."""
@@ -122,18 +156,20 @@ class EndpointState:
             self._limit += 1 if self._limit < self._steep_until else 1 / self._limit
             self._limit = min(self._limit, self._limit_max)
 
-    def answered_badly(self, latency_ms: float) -> None:
+    def answered_badly(self, latency_ms: float, who: Who) -> None:
         """A request was answered with something that is no result: the service is there all the same."""
         self.in_flight -= 1
         self.metrics.answered(latency_ms)
         self.metrics.failures += 1
+        self._remember(who, Trouble())
         self._is_there()
 
-    def timed_out(self, begun_in: int, latency_ms: float) -> None:
+    def timed_out(self, begun_in: int, latency_ms: float, who: Who) -> None:
         """A request was not answered in time."""
         self.in_flight -= 1
         self.metrics.answered(latency_ms)
         self.metrics.failures += 1
+        self._remember(who, Trouble())
         if begun_in == self._round:
             self._slow_down(min(self._limit, LIMIT_SLOW))
 
@@ -141,36 +177,68 @@ class EndpointState:
         """A request ended without anybody caring how."""
         self.in_flight -= 1
 
-    def refused(self, begun_in: int, now_ms: float, retry_after_ms: int | None, error: str) -> int:
+    def refused(
+        self, begun_in: int, now_ms: float, retry_after_ms: int | None, error: str, who: Who
+    ) -> int | None:
         """The service says that it has too much to do, or that one behind it is not there.
 
         Returns:
-            Milliseconds after which the same batch may be offered again.
+            Milliseconds after which the same batch may be offered again; None if it is to blame.
         """
-        self.in_flight -= 1
-        self.metrics.failures += 1
+        trouble = self._refused_again(who)
+        if self._is_to_blame(trouble, begun_in):
+            return None
         self.last_error = error
         if begun_in == self._round:
             if self.is_down or self._limit < 2:
-                self._goes_down(now_ms)
+                self._goes_down(now_ms, is_news=trouble.refusals == 1)
             else:
                 self._slow_down(1)
             if retry_after_ms is not None:
                 pause_ms = min(retry_after_ms, RETRY_AFTER_MS_MAX)
                 self._not_before_ms = max(self._not_before_ms, now_ms + pause_ms)
-        return 0 if self.limit(now_ms) == 0 else REFUSED_DELAY_MS
+        return self._delay_ms(trouble, now_ms)
 
-    def unreachable(self, begun_in: int, now_ms: float, error: str) -> int:
+    def unreachable(self, begun_in: int, now_ms: float, error: str, who: Who) -> int | None:
         """No connection, or one that broke before there was an answer.
 
         Returns:
-            Milliseconds after which the same batch may be offered again.
+            Milliseconds after which the same batch may be offered again; None if it is to blame.
         """
-        self.in_flight -= 1
-        self.metrics.failures += 1
+        trouble = self._refused_again(who)
+        if self._is_to_blame(trouble, begun_in):
+            return None
         self.last_error = error
         if begun_in == self._round:
-            self._goes_down(now_ms)
+            self._goes_down(now_ms, is_news=trouble.refusals == 1)
+        return self._delay_ms(trouble, now_ms)
+
+    def _refused_again(self, who: Who) -> Trouble:
+        self.in_flight -= 1
+        self.metrics.failures += 1
+        trouble = self.troubled.get(who)
+        if trouble is None:
+            trouble = Trouble()
+            self._remember(who, trouble)
+        trouble.refusals += 1
+        return trouble
+
+    def _remember(self, who: Who, trouble: Trouble) -> None:
+        self.troubled[who] = trouble
+        if len(self.troubled) > TROUBLED_MAX:
+            del self.troubled[next(iter(self.troubled))]
+
+    def _is_to_blame(self, trouble: Trouble, begun_in: int) -> bool:
+        results = self.metrics.requests - self.metrics.failures - self.in_flight
+        had_others, trouble.results = results > trouble.results, results
+        if not had_others or begun_in % 2:
+            return False
+        trouble.suspicious += 1
+        return trouble.suspicious >= SUSPICIOUS_MAX
+
+    def _delay_ms(self, trouble: Trouble, now_ms: float) -> int:
+        if trouble.refusals > 1:
+            return min(PROBE_MS_MAX, PROBE_MS_MIN << min(trouble.refusals - 1, 20))
         return 0 if self.limit(now_ms) == 0 else REFUSED_DELAY_MS
 
     def _is_there(self) -> None:
@@ -181,16 +249,16 @@ class EndpointState:
             self._limit = min(LIMIT_START, self._limit_max)
 
     def _slow_down(self, lowest: float) -> None:
-        self._round += 1
+        self._round += 2
         self._limit = max(lowest, self._limit / 2)
         self._steep_until = int(self._limit)
 
-    def _goes_down(self, now_ms: float) -> None:
+    def _goes_down(self, now_ms: float, *, is_news: bool) -> None:
         if not self.is_down:
             self._steep_until = max(LIMIT_START, int(self._limit / 2))
+        self._round += 2 if self.is_down else 1
         self.is_down = True
-        self._round += 1
         self._limit = 1
         pause_ms = min(PROBE_MS_MAX, PROBE_MS_MIN << min(self._troubles, 20))
-        self._troubles += 1
+        self._troubles += is_news
         self._not_before_ms = now_ms + pause_ms

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 
 from statefun_checkpoints.model import StateSpec
@@ -23,8 +23,8 @@ from statefun_ray.core.invoker import InvocationEffects, LaneSpec
 from statefun_ray.core.metrics import Figure, label
 from statefun_ray.core.state import Table
 from statefun_ray.io.remote.client import OKHTTP_CONNECTIONS, AiohttpClient, Client
-from statefun_ray.io.remote.codec import Egresses, RequestEncoder, decode_answer
-from statefun_ray.io.remote.endpoint import LATENCY_BUCKETS_MS, EndpointState
+from statefun_ray.io.remote.codec import AnswerDecoder, Egresses, RequestEncoder
+from statefun_ray.io.remote.endpoint import LATENCY_BUCKETS_MS, SUSPICIOUS_MAX, EndpointState, Metrics
 from statefun_ray.io.remote.errors import (
     BadAnswer,
     CallTimedOut,
@@ -40,6 +40,17 @@ logger = logging.getLogger(__name__)
 ROUNDS_MAX: Final = 4
 """Requests for one batch: each further one must have brought a state that was not known."""
 
+ENDPOINT_FIGURES: Final = (
+    "statefun_remote_invocation_requests_total",
+    "statefun_remote_invocation_failures_total",
+    "statefun_remote_invocation_latency_ms",
+)
+FUNCTION_FIGURES: Final = (
+    "statefun_function_remote_invocation_requests_total",
+    "statefun_function_remote_invocation_failures_total",
+    "statefun_function_remote_invocation_latency_ms",
+)
+"""Requests, those without a result, and the histogram of their time: per service, per function."""
 
 Outcome: TypeAlias = tuple[Invoke, InvocationEffects | None, Exception | None]
 """A batch, its effects, and what went wrong with it: ``InvocationPostponed`` if it could not be tried."""
@@ -61,32 +72,31 @@ class Core(Protocol):
 class _Function:
     """One function of one endpoint."""
 
-    __slots__ = ("_indexes", "encoder", "endpoint", "name", "tables", "target")
+    __slots__ = ("decoder", "encoder", "endpoint", "metrics", "name", "tables", "target")
 
     def __init__(
-        self, name: str, endpoint: _Endpoint, target: Target | BadUrl, tables: Sequence[Table]
+        self,
+        name: str,
+        endpoint: _Endpoint,
+        target: Target | BadUrl,
+        tables: Sequence[Table],
+        egresses: Egresses,
     ) -> None:
         self.name = name
         self.endpoint = endpoint
         self.target = target
         self.tables = tables
         self.encoder = RequestEncoder(name)
-        self._indexes: dict[str, int] = {}
+        self.decoder = AnswerDecoder(name, tables, egresses)
+        self.metrics = Metrics()
 
-    @property
-    def indexes(self) -> dict[str, int]:
-        """Registered states by name, in the order of their tables; there may be more at any time."""
-        if len(self._indexes) != len(self.tables):
-            prefix = len(self.name) + 1
-            self._indexes = {table.name[prefix:]: index for index, table in enumerate(self.tables)}
-        return self._indexes
-
-    def states_of(self, id: str) -> list[tuple[str, str, bytes | None]]:
-        """Return ``(name, type, value)`` of the registered states of an address."""
-        return [
-            (name, table.typename, table.get(id))
-            for name, table in zip(self.indexes, self.tables, strict=True)
-        ]
+    def know_states(self) -> None:
+        """Take note of states that were registered since the last time: they only ever come."""
+        prefix = len(self.name) + 1
+        for table in self.tables[self.encoder.state_count :]:
+            name = table.name[prefix:]
+            self.decoder.indexes[name] = self.encoder.state_count
+            self.encoder.declare(name, table.typename)
 
 
 class _Endpoint:
@@ -161,7 +171,7 @@ class RemoteInvoker:
         except BadUrl as error:
             target = error  # of this name only: said to every batch, as nothing else can be done with it
         endpoint = self._endpoint(spec, function_type)
-        self._functions[function_type] = _Function(function_type, endpoint, target, tables)
+        self._functions[function_type] = _Function(function_type, endpoint, target, tables, self._egresses)
 
     def start(self, invoke: Invoke) -> None:
         """Run a batch; what becomes of it is told by `take_outcomes`."""
@@ -229,18 +239,9 @@ class RemoteInvoker:
         """Return what Prometheus may know of the services."""
         result: list[Figure] = []
         for name, endpoint in self._endpoints.items():
-            metrics, labels = endpoint.state.metrics, label("endpoint", name)
-            result.append(("statefun_remote_invocation_requests_total", labels, metrics.requests))
-            result.append(("statefun_remote_invocation_failures_total", labels, metrics.failures))
-            count = 0
-            for bound_ms, in_bucket in zip(
-                (*LATENCY_BUCKETS_MS, "+Inf"), metrics.latency_buckets, strict=True
-            ):
-                count += in_bucket
-                bucket = f'{labels},le="{bound_ms}"'
-                result.append(("statefun_remote_invocation_latency_ms_bucket", bucket, count))
-            result.append(("statefun_remote_invocation_latency_ms_sum", labels, metrics.latency_sum_ms))
-            result.append(("statefun_remote_invocation_latency_ms_count", labels, count))
+            result += _figures_of(ENDPOINT_FIGURES, label("endpoint", name), endpoint.state.metrics)
+        for name, function in self._functions.items():
+            result += _figures_of(FUNCTION_FIGURES, label("function", name), function.metrics)
         return result
 
     def close(self) -> None:
@@ -255,6 +256,18 @@ class RemoteInvoker:
                 return  # the loop has ended, and with it every connection
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+
+def _figures_of(names: tuple[str, str, str], labels: str, metrics: Metrics) -> Iterator[Figure]:
+    requests, failures, latency = names
+    yield requests, labels, metrics.requests
+    yield failures, labels, metrics.failures
+    count = 0
+    for bound_ms, in_bucket in zip((*LATENCY_BUCKETS_MS, "+Inf"), metrics.latency_buckets, strict=True):
+        count += in_bucket
+        yield f"{latency}_bucket", f'{labels},le="{bound_ms}"', count
+    yield f"{latency}_sum", labels, metrics.latency_sum_ms
+    yield f"{latency}_count", labels, count
 
 
 class _Call:
@@ -284,10 +297,14 @@ class _Call:
     def send(self) -> None:
         """Make a request with what is known now."""
         function, invoke = self._function, self._invoke
-        states = function.states_of(invoke.id)
-        self._states_sent = len(states)
-        self.body = function.encoder.encode(invoke.id, states, invoke.messages)
+        tables, encoder = function.tables, function.encoder
+        if len(tables) != encoder.state_count:
+            function.know_states()
+        self._states_sent = len(tables)
+        id = invoke.id
+        self.body = encoder.encode(id, [table.get(id) for table in tables], invoke.messages)
         self._rounds += 1
+        function.metrics.requests += 1
         self._begun_in, self._begun_ms = function.endpoint.state.begun(), _now_ms()
         function.endpoint.client.start(self)
 
@@ -295,13 +312,17 @@ class _Call:
         """See `client.Request`."""
         function, owner = self._function, self._owner
         now_ms = _now_ms()
-        function.endpoint.state.succeeded(now_ms - self._begun_ms)
+        state, latency_ms = function.endpoint.state, now_ms - self._begun_ms
+        state.succeeded(latency_ms)
+        function.metrics.answered(latency_ms)
+        if state.troubled:
+            state.troubled.pop((self.function_type, self._invoke.id), None)
         owner._tell_limit(function.endpoint, now_ms)
         effects: InvocationEffects | None = None
         try:
-            decoded = decode_answer(
-                answer, self.function_type, function.tables, function.indexes, owner._egresses
-            )
+            if len(function.tables) != function.encoder.state_count:
+                function.know_states()
+            decoded = function.decoder.decode(answer)
             if isinstance(decoded, dict):
                 self._register(decoded)
                 self.send()
@@ -320,7 +341,7 @@ class _Call:
             UserCodeError: they are not as they are stored.
         """
         # States only come, in the order in which they were registered: those sent are the first ones.
-        indexes, sent = self._function.indexes, self._states_sent
+        indexes, sent = self._function.decoder.indexes, self._states_sent
         if self._rounds == ROUNDS_MAX or all(indexes.get(name, sent) < sent for name in missing):
             raise BadAnswer(
                 f"the service of {self.function_type} asks again for states that it was given: "
@@ -332,16 +353,27 @@ class _Call:
         """See `client.Request`."""
         owner, endpoint = self._owner, self._function.endpoint
         state, now_ms = endpoint.state, _now_ms()
+        metrics = self._function.metrics
+        metrics.failures += isinstance(error, ServiceUnavailable | CallTimedOut | BadAnswer)
+        who = self.function_type, self._invoke.id
         if isinstance(error, ServiceUnavailable):
             if error.answered:
-                delay_ms = state.refused(self._begun_in, now_ms, error.retry_after_ms, error.reason)
+                delay_ms = state.refused(self._begun_in, now_ms, error.retry_after_ms, error.reason, who)
             else:
-                delay_ms = state.unreachable(self._begun_in, now_ms, error.reason)
-            error = InvocationPostponed(error.reason, delay_ms)
+                delay_ms = state.unreachable(self._begun_in, now_ms, error.reason, who)
+            if delay_ms is None:
+                error = BadAnswer(
+                    f"{error.reason}; so it was {SUSPICIOUS_MAX} times in a row or more, while other addresses "
+                    f"had results: see what the service, or a gateway before it, does with this one"
+                )
+            else:
+                error = InvocationPostponed(error.reason, delay_ms)
         elif isinstance(error, CallTimedOut):
-            state.timed_out(self._begun_in, now_ms - self._begun_ms)
+            state.timed_out(self._begun_in, now_ms - self._begun_ms, who)
+            metrics.answered(now_ms - self._begun_ms)
         elif isinstance(error, BadAnswer):
-            state.answered_badly(now_ms - self._begun_ms)
+            state.answered_badly(now_ms - self._begun_ms, who)
+            metrics.answered(now_ms - self._begun_ms)
         else:
             state.abandoned()
         owner._tell_limit(endpoint, now_ms)

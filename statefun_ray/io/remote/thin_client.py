@@ -496,7 +496,7 @@ class _Connection(asyncio.Protocol):
         else:
             self._client._complete(self, exchange, self._head(), self._body())
 
-    # --- httptools --------------------------------------------------------------------------
+    # --- httptools: what comes behind the answer is excess, and changes nothing of it ---------
 
     def on_message_begin(self) -> None:
         if self._has_begun:
@@ -506,6 +506,8 @@ class _Connection(asyncio.Protocol):
         self._has_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._has_excess:
+            return
         name = name.lower()
         if name == b"content-type":
             self._content_type = value.decode("latin-1")
@@ -522,10 +524,13 @@ class _Connection(asyncio.Protocol):
             self._has_end = True
 
     def on_headers_complete(self) -> None:
-        self._has_head = True
-        self._status = self._parser.get_status_code()
+        if not self._has_excess:
+            self._has_head = True
+            self._status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:
+        if self._has_excess:
+            return
         self._size += len(body)
         self._is_too_large = self._is_too_large or self._size > self._bytes_max
         if not self._is_too_large:
@@ -533,6 +538,6 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         # An interim answer, such as 100, is followed by the real one.
-        if self._status >= 200:
+        if self._status >= 200 and not self._is_complete:
             self._is_complete = True
             self._keeps_alive = self._parser.should_keep_alive()

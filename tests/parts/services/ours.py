@@ -1,5 +1,6 @@
 """The functions of ``official.py`` on our SDK: only the import line and the serving differ."""
 
+import os
 import sys
 from datetime import timedelta
 
@@ -7,6 +8,7 @@ import uvicorn
 
 from statefun_sdk import *  # noqa: F403 - as users of the official SDK write it
 from statefun_sdk.asgi import asgi_app
+from statefun_sdk.batches import HEADER
 
 functions = StatefulFunctions()  # noqa: F405
 
@@ -56,5 +58,22 @@ def failing(context, message):
         raise ValueError("as told")
 
 
+def apart(app):
+    """Let an app not see that the runtime could send many requests in one."""
+
+    async def serve(scope, receive, send):
+        if scope["type"] == "http":
+            scope = {
+                **scope,
+                "headers": [header for header in scope["headers"] if header[0] != HEADER.encode()],
+            }
+        await app(scope, receive, send)
+
+    return serve
+
+
 if __name__ == "__main__":
-    uvicorn.run(asgi_app(functions), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    app = asgi_app(functions)
+    if os.environ.get("STATEFUN_APART"):
+        app = apart(app)
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

@@ -8,6 +8,7 @@ const SOURCE_COMMAND = StateFun.jsonType(`${NAMESPACE}/source-command`);
 const COMMANDS = StateFun.jsonType(`${NAMESPACE}/commands`);
 const RESULT = StateFun.jsonType(`${NAMESPACE}/verification-result`);
 const TEXT = StateFun.jsonType(`${NAMESPACE}/discarded`);
+const OPERATION_FAILED = "the operation failed as told";
 
 const statefun = new StateFun();
 
@@ -56,7 +57,12 @@ async function interpretOne(context, kind, fields) {
       );
       break;
     case "async_operation":
-      await new Promise((resolve) => setTimeout(resolve, 1));
+      // Its commands are due in either outcome, as in StateFun's own suite.
+      await operation(fields.failure).catch((error) => {
+        if (error.message !== OPERATION_FAILED) {
+          throw error;
+        }
+      });
       await interpret(context, fields.commands);
       break;
     case "verify":
@@ -76,6 +82,12 @@ async function interpretOne(context, kind, fields) {
     default:
       throw new Error(`${kind} is no command`);
   }
+}
+
+function operation(isFailure) {
+  return new Promise((resolve, reject) =>
+    setTimeout(() => (isFailure ? reject(new Error(OPERATION_FAILED)) : resolve()), 1),
+  );
 }
 
 function messageTo(context, fields) {

@@ -65,14 +65,15 @@ def test_answers_come_apart_as_they_were_joined(items: list[tuple[int, bytes]]) 
     assert split_answers(join_answers(items)) == items
 
 
-@given(st.lists(st.binary(min_size=1, max_size=9), min_size=1), st.integers(1, 8))
-def test_what_is_cut_off_is_told(items: list[bytes], cut: int) -> None:
-    body = join_requests(items)
-    with pytest.raises(ValueError, match="is cut off"):
-        split_requests(body[: -min(cut, len(items[-1]))])
-    answer = join_answers((DONE, item) for item in items)
-    with pytest.raises(ValueError, match="is cut off"):
-        split_answers(answer[: -min(cut, len(items[-1]))])
+@given(st.lists(st.binary(max_size=9)), st.binary(max_size=9), st.data())
+def test_what_is_cut_off_is_told(items: list[bytes], last: bytes, data: st.DataObject) -> None:
+    body = join_requests([*items, last])
+    cut = data.draw(st.integers(1, 4 + len(last) - 1))
+    with pytest.raises(ValueError, match=f"item {len(items)} is cut off"):
+        split_requests(body[:-cut])
+    answer = join_answers((DONE, item) for item in [*items, last])
+    with pytest.raises(ValueError, match=f"item {len(items)} is cut off"):
+        split_answers(answer[:-cut])
 
 
 async def test_each_request_is_answered_for_itself(caplog: pytest.LogCaptureFixture) -> None:
@@ -105,7 +106,7 @@ async def test_what_is_no_row_of_requests_is_refused() -> None:
 
 
 async def call(body: bytes, content_type: str, *, offers: bool = True) -> tuple[int, dict[str, str], bytes]:
-    headers = [(b"content-type", content_type.encode())]
+    headers = [(b"host", b"functions"), (b"content-type", content_type.encode())]
     if offers:
         headers.append((HEADER.encode(), b"1"))
     sent: list[dict[str, object]] = []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from statefun_sdk import (
@@ -99,6 +99,7 @@ FIELDS = st.lists(
 
 
 @unhurried
+@example(field(9, 2, field(3, 0, b"\x01")))
 @given(FIELDS)
 def test_we_read_and_refuse_what_protobuf_reads_and_refuses(data: bytes) -> None:
     ours = theirs = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -66,6 +68,11 @@ async def waits(context: Context, message: Message) -> None:
     SEEN.append(message.as_string())
     if message.as_string() == "fail":
         raise ValueError("as told")
+
+
+@functions.bind("a/async-all", specs=SPECS)
+async def waits_with_states(context: Context, message: Message) -> None:
+    everything(context, message)
 
 
 @functions.bind("a/blocking", blocking=True)
@@ -135,10 +142,12 @@ def test_no_effects_are_no_bytes() -> None:
     assert handler.handle_sync(request("a/all", states={})) != b"", "what is missing is said all the same"
 
 
-async def test_missing_states_of_an_awaited_function_are_said_as_well() -> None:
+@pytest.mark.parametrize("function", ["a/all", "a/async-all"])
+async def test_missing_states_are_said_on_an_event_loop_as_well(function: str) -> None:
     handler = RequestReplyHandler(functions)
-    answer = FromFunction.FromString(await handler.handle_async(request("a/all", "x", states={})))
+    answer = FromFunction.FromString(await handler.handle_async(request(function, "x", states={})))
     assert len(answer.incomplete_invocation_context.missing_values) == 3
+    assert SEEN == []
 
 
 def test_messages_without_a_value_stay_without_one() -> None:
@@ -268,3 +277,128 @@ def test_what_a_plain_function_returns_is_ignored() -> None:
     bound = StatefulFunctions()
     bound.register("a/returns", lambda context, message: "something")
     assert RequestReplyHandler(bound).handle_sync(request("a/returns", "x", states={})) == b""
+
+
+def counting(kept: list[Any] | None = None, keep: str = "context") -> RequestReplyHandler:
+    """Return a handler of a function that counts, and may keep what it is given."""
+    bound = StatefulFunctions()
+
+    @bound.bind("a/counts", specs=[ValueSpec("count", IntType)])
+    def counts(context: Context, message: Message) -> None:
+        if kept is not None:
+            kept.append(context if keep == "context" else getattr(context, keep))
+        context.storage.count = (context.storage.count or 0) + 1
+        context.send(message_builder("b/other", context.address.id, str_value=message.as_string()))
+        if message.as_string() == "fail":
+            raise ValueError("as told")
+
+    return RequestReplyHandler(bound)
+
+
+def test_a_batch_sees_nothing_of_the_one_before() -> None:
+    handler = counting()
+    for text in ("one", "fail", "two", "three"):
+        asked = request("a/counts", text, states={"count": ("io.statefun.types/int", b"\x0d\x05\0\0\0")})
+        if text == "fail":
+            with pytest.raises(ValueError, match="as told"):
+                handler.handle_sync(asked)
+            continue
+        result = FromFunction.FromString(handler.handle_sync(asked)).invocation_result
+        assert [change.state_value.value for change in result.state_mutations] == [b"\x0d\x06\0\0\0"]
+        assert [sent.argument.value for sent in result.outgoing_messages] == [text_value(text)]
+    absent = handler.handle_sync(request("a/counts", "one", states={"count": None}))
+    [change] = FromFunction.FromString(absent).invocation_result.state_mutations
+    assert change.state_value.value == b"\x0d\x01\0\0\0"
+
+
+def test_states_that_are_missing_at_times() -> None:
+    handler = counting()
+    for _ in range(2):
+        answer = FromFunction.FromString(handler.handle_sync(request("a/counts", "x", states={})))
+        assert len(answer.incomplete_invocation_context.missing_values) == 1
+        answer = FromFunction.FromString(
+            handler.handle_sync(request("a/counts", "x", states={"count": None}))
+        )
+        assert len(answer.invocation_result.outgoing_messages) == 1
+
+
+def test_a_context_serves_again_unless_it_was_kept() -> None:
+    seen: list[int] = []
+    bound = StatefulFunctions()
+    bound.register("a/seen", lambda context, message: seen.append(id(context)))
+    handler = RequestReplyHandler(bound)
+    for _ in range(3):
+        handler.handle_sync(request("a/seen", "x", states={}))
+    assert len(set(seen)) == 1
+
+    kept: list[Any] = []
+    handler = counting(kept)
+    for _ in range(3):
+        handler.handle_sync(request("a/counts", "x", states={"count": None}))
+    assert len({id(context) for context in kept}) == 3
+
+
+@pytest.mark.parametrize("keep", ["context", "storage", "send"])
+def test_what_is_done_with_a_kept_context_has_no_effect_on_later_batches(keep: str) -> None:
+    kept: list[Any] = []
+    handler = counting(kept, keep)
+    asked = request("a/counts", "x", states={"count": None})
+    first = handler.handle_sync(asked)
+    if keep == "send":
+        kept[0](message_builder("b/other", "late", int_value=1))
+    else:
+        storage = kept[0].storage if keep == "context" else kept[0]
+        assert storage.count == 1, "it still sees what it has seen"
+        storage.count = 99
+    assert handler.handle_sync(asked) == first
+
+
+def test_a_function_may_answer_other_requests_of_itself() -> None:
+    bound = StatefulFunctions()
+    handler = RequestReplyHandler(bound)
+
+    @bound.bind("a/nested", specs=[ValueSpec("count", IntType)])
+    def nested(context: Context, message: Message) -> None:
+        depth = len(message.as_string())
+        context.storage.count = depth
+        if depth:
+            inner = handler.handle_sync(request("a/nested", "x" * (depth - 1), states={"count": None}))
+            SEEN.append(FromFunction.FromString(inner).invocation_result.state_mutations[0].state_value.value)
+        context.send(message_builder("b/other", str(context.storage.count), int_value=depth))
+
+    result = FromFunction.FromString(handler.handle_sync(request("a/nested", "xx", states={"count": None})))
+    assert [sent.target.id for sent in result.invocation_result.outgoing_messages] == ["2"]
+    assert SEEN == [b"", b"\x0d\x01\0\0\0"]
+
+
+def test_threads_do_not_share_a_context() -> None:
+    bound = StatefulFunctions()
+    handler = RequestReplyHandler(bound)
+    all_inside = threading.Barrier(4)
+
+    @bound.bind("a/meets", specs=[ValueSpec("name", StringType)])
+    def meets(context: Context, message: Message) -> None:
+        context.storage.name = message.as_string()
+        all_inside.wait(timeout=10)
+        context.send(message_builder("b/other", context.storage.name, str_value=message.as_string()))
+
+    def names(name: str) -> list[str]:
+        found: list[str] = []
+        for number in range(20):
+            asked = request("a/meets", f"{name}-{number}", states={"name": None})
+            result = FromFunction.FromString(handler.handle_sync(asked)).invocation_result
+            found.extend(sent.target.id for sent in result.outgoing_messages)
+        return found
+
+    with ThreadPoolExecutor(4) as threads:
+        for name, found in zip("abcd", threads.map(names, "abcd"), strict=True):
+            assert found == [f"{name}-{number}" for number in range(20)]
+
+
+def test_a_function_that_is_bound_anew_is_served_from_then_on() -> None:
+    bound = StatefulFunctions()
+    handler = RequestReplyHandler(bound)
+    for text in ("old", "new"):
+        bound.register("a/changes", functools.partial(lambda text, context, message: SEEN.append(text), text))
+        handler.handle_sync(request("a/changes", "x", states={}))
+    assert SEEN == ["old", "new"]

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from statefun_ray.cluster.registry import Note, forget, home, notes, read_note, write_note
+from statefun_ray.cluster.registry import Note, forget, home, notes, read_note, started_of, write_note
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +29,13 @@ def test_a_local_cluster_is_gone_with_its_program() -> None:
     write_note(note("far", pid=2**22 + 1, local=False))
     assert read_note("shop") is None
     assert [other.name for other in notes()] == ["far"]
+
+
+def test_another_program_of_the_same_number_is_not_it() -> None:
+    own = os.getpid()
+    write_note(replace(note("shop"), started=started_of(own)))
+    write_note(replace(note("before"), started=str(int(started_of(own)) - 1)))
+    assert [other.name for other in notes()] == ["shop"]
 
 
 def test_a_forgotten_note_is_gone() -> None:

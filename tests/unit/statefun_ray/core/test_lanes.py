@@ -104,6 +104,21 @@ def test_a_postponed_batch_comes_again_with_what_arrived_meanwhile_and_is_not_to
     assert worker.core.backlog == 0
 
 
+def test_the_next_probe_is_that_of_another_address() -> None:
+    worker = actor()
+    worker.admit(*(message("one/f", id, "x") for id in "123"))
+    worker.run()
+    worker.core.move_lane("one", 1)
+    probed = []
+    for _ in range(6):
+        invoke = worker.invokes.pop(0)
+        probed.append(invoke.id)
+        worker.core.invocation_postponed(invoke.invocation_id, 0, worker.now_ms)
+        worker.run()
+
+    assert probed == ["1", "2", "3", "1", "2", "3"]
+
+
 def test_a_postponed_batch_may_have_to_wait() -> None:
     worker = actor()
     worker.admit(message("one/f", "1", "a"))

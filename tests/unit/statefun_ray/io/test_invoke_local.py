@@ -23,6 +23,8 @@ from statefun_ray.io.invoke_local import (
     FunctionExited,
     describe_functions,
 )
+from statefun_ray.io.record_checks import record_checks
+from statefun_ray.module.model import KafkaEgress, Module
 from statefun_sdk import (
     Context,
     IntType,
@@ -277,8 +279,11 @@ def test_a_record_of_the_wrong_type_for_its_egress_fails_the_invocation() -> Non
         for egress in ("shop/any", "shop/kafka"):
             context.send_egress(egress_message_builder(egress, "x", StringType))
 
-    invoker = EmbeddedInvoker(bound, record_types={"shop/kafka": "shop/record", "shop/any": None})
+    module = Module(kafka_egresses=(KafkaEgress("shop/kafka"),))
+    invoker = EmbeddedInvoker(bound, record_checks=record_checks(module, ["shop/any"]))
     call = invoker.bind("shop/cart", [])
     assert call is not None
-    with pytest.raises(UserCodeError, match="egress shop/kafka, which takes shop/record"):
+    with pytest.raises(
+        UserCodeError, match=r"egress shop/kafka takes records of type .*KafkaProducerRecord.*build it"
+    ):
         call("a", "", "", "a/b", b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,16 +10,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statefun_checkpoints.model import StateSpec
+from statefun_ingress.topics import EGRESS_RECORD
 from statefun_ray.core.state import Table
-from statefun_ray.io.remote.codec import DURATION_MS_MAX, UNSET_TYPE, RequestEncoder, decode_answer
+from statefun_ray.io.record_checks import record_checks
+from statefun_ray.io.remote.codec import (
+    DURATION_MS_MAX,
+    SINGLE_WRITE_BYTES_MAX,
+    UNSET_TYPE,
+    AnswerDecoder,
+    RequestEncoder,
+    decode_answer,
+)
 from statefun_ray.io.remote.errors import BadAnswer
+from statefun_ray.module.model import PLAYGROUND_EGRESS, FileEgress, KafkaEgress, Module, PlaygroundEgress
 from statefun_sdk.protocol import FromFunction, ToFunction
 
 INT = "io.statefun.types/int"
 KAFKA = "type.googleapis.com/io.statefun.sdk.egress.KafkaProducerRecord"
 TABLES = [Table("ns/f.count", INT), Table("ns/f.odd.name", UNSET_TYPE)]
 INDEXES = {table.name.partition(".")[2]: index for index, table in enumerate(TABLES)}
-EGRESSES = {"out/kafka": KAFKA, "out/file": None}
+EGRESSES = record_checks(
+    Module(
+        kafka_egresses=(KafkaEgress("out/kafka"),),
+        file_egresses=(FileEgress("out/file", "unused"),),
+        playground_egress=PlaygroundEgress(("t",)),
+    )
+)
 
 
 def built(id: str, states: list[Any], messages: list[Any]) -> ToFunction:
@@ -63,9 +80,11 @@ messages = st.tuples(
 @given(texts, st.lists(st.tuples(texts, texts, values), max_size=4), st.lists(messages, max_size=5))
 def test_requests_are_what_protobuf_makes(id: str, states: list[Any], batch: list[Any]) -> None:
     encoder = RequestEncoder("ns/f")
+    for name, typename, _ in states:
+        encoder.declare(name, typename)
     expected = built(id, states, batch)
     for _ in range(2):  # the second time from its pieces
-        encoded = encoder.encode(id, states, batch)
+        encoded = encoder.encode(id, [value for _, _, value in states], batch)
         assert encoded == expected.SerializeToString()
         assert ToFunction.FromString(encoded) == expected
 
@@ -185,6 +204,13 @@ def _wrong_record(response: Any) -> None:
     out.argument.typename, out.argument.has_value = INT, True
 
 
+def _wrong_topic(response: Any) -> None:
+    out = response.outgoing_egresses.add()
+    out.egress_namespace, _, out.egress_type = PLAYGROUND_EGRESS.partition("/")
+    out.argument.typename, out.argument.has_value = EGRESS_RECORD, True
+    out.argument.value = b'{"topic": "nope", "payload": "x"}'
+
+
 @pytest.mark.parametrize(
     ("ask", "text"),
     [
@@ -196,8 +222,12 @@ def _wrong_record(response: Any) -> None:
         (_negative_delay, "a message after -1 ms"),
         (_delayed_without_target, "a delayed message to a target"),
         (_cancellation_without_token, "no token"),
-        (_unknown_egress, "egress out/else, which is not configured; configured: out/file, out/kafka"),
-        (_wrong_record, "'io.statefun.types/int' to egress out/kafka, which takes"),
+        (
+            _unknown_egress,
+            "egress out/else, which is not configured; configured: io.statefun.playground/egress, out/file",
+        ),
+        (_wrong_record, f"egress out/kafka takes records of type '{KAFKA}', not one of type '{INT}'"),
+        (_wrong_topic, "the playground egress has no topic 'nope'; it has t"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(ask: Any, text: str) -> None:
@@ -220,3 +250,54 @@ def test_an_expiration_of_nothing_is_refused() -> None:
 def test_bytes_that_are_nothing() -> None:
     with pytest.raises(BadAnswer, match="3 bytes that are no FromFunction"):
         decode_answer(b"\xff\xff\xff", "ns/f", TABLES, INDEXES, EGRESSES)
+
+
+def write_of(state: str, typename: str, value: bytes) -> bytes:
+    answer, response = result()
+    mutation = response.state_mutations.add()
+    mutation.mutation_type, mutation.state_name = FromFunction.PersistedValueMutation.MODIFY, state
+    mutation.state_value.typename, mutation.state_value.has_value, mutation.state_value.value = (
+        typename,
+        True,
+        value,
+    )
+    return answer.SerializeToString()
+
+
+single_writes = st.builds(
+    write_of,
+    st.sampled_from(["count", "odd.name", "none"]),
+    st.sampled_from([INT, UNSET_TYPE]),
+    st.binary(max_size=6) | st.sampled_from([b"x" * SINGLE_WRITE_BYTES_MAX, b"x" * 3_000]),
+)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> bytes:
+    body: bytes = draw(single_writes)
+    match draw(st.integers(0, 5)):
+        case 0:
+            at = draw(st.integers(0, len(body) - 1))
+            return body[:at] + bytes([draw(st.integers(0, 255))]) + body[at + 1 :]
+        case 1:
+            return body[: draw(st.integers(0, len(body)))]
+        case 2:
+            return body + draw(single_writes)  # a message may come in two pieces
+    return body
+
+
+@given(st.lists(answers(), max_size=12))
+def test_answers_like_earlier_ones_mean_what_they_say(bodies: list[bytes]) -> None:
+    decoder = AnswerDecoder("ns/f", TABLES, EGRESSES)
+    decoder.indexes.update(INDEXES)
+
+    def outcome(decode: Callable[[bytes], Any], body: bytes) -> Any:
+        try:
+            return decode(body)
+        except BadAnswer as error:
+            return str(error)
+
+    for body in bodies:
+        expected = outcome(lambda body: decode_answer(body, "ns/f", TABLES, INDEXES, EGRESSES), body)
+        assert outcome(decoder.decode, body) == expected
+        assert outcome(decoder.decode, body) == expected

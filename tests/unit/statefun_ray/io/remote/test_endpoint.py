@@ -11,8 +11,12 @@ from statefun_ray.io.remote.endpoint import (
     PROBE_MS_MIN,
     REFUSED_DELAY_MS,
     RETRY_AFTER_MS_MAX,
+    SUSPICIOUS_MAX,
+    TROUBLED_MAX,
     EndpointState,
 )
+
+ADA, BOB = ("a/b", "ada"), ("a/b", "bob")
 
 
 def grown(limit_max: int = 1_024, to: int = 64) -> EndpointState:
@@ -54,7 +58,7 @@ def test_a_refusal_halves_the_limit_once_per_round_and_from_there_it_grows_slowl
     state = grown(to=64)
     before = state.limit(0)
     rounds = [state.begun() for _ in range(10)]
-    delays = [state.refused(each, 0, None, "503") for each in rounds]
+    delays = [state.refused(each, 0, None, "503", ("a/b", str(n))) for n, each in enumerate(rounds)]
 
     assert delays == [REFUSED_DELAY_MS] * 10
     assert state.limit(0) == before // 2
@@ -65,7 +69,9 @@ def test_a_refusal_halves_the_limit_once_per_round_and_from_there_it_grows_slowl
 
 def test_retry_after_pauses_the_service() -> None:
     state = grown()
-    assert state.refused(state.begun(), 1_000, 5_000, "503") == 0, "the lane waits, so the batch need not"
+    assert state.refused(state.begun(), 1_000, 5_000, "503", ADA) == 0, (
+        "the lane waits, so the batch need not"
+    )
 
     assert state.limit(5_999) == 0
     assert state.pause_ends_ms(1_000) == 6_000
@@ -75,7 +81,7 @@ def test_retry_after_pauses_the_service() -> None:
 
 def test_no_service_may_ask_for_a_pause_of_a_day() -> None:
     state = grown()
-    state.refused(state.begun(), 0, 86_400_000, "503")
+    state.refused(state.begun(), 0, 86_400_000, "503", ADA)
     assert state.pause_ends_ms(0) == RETRY_AFTER_MS_MAX
 
 
@@ -83,8 +89,8 @@ def test_a_service_that_is_gone_is_probed_ever_more_rarely() -> None:
     state = grown()
     waits = []
     now_ms = 0.0
-    for _ in range(12):
-        state.unreachable(state.begun(), now_ms, "refused")
+    for number in range(12):
+        state.unreachable(state.begun(), now_ms, "refused", ("a/b", str(number)))
         assert state.is_down
         assert state.limit(now_ms) == 0
         ends_ms = state.pause_ends_ms(now_ms)
@@ -99,15 +105,15 @@ def test_a_service_that_is_gone_is_probed_ever_more_rarely() -> None:
 def test_requests_that_fail_together_are_one_sign() -> None:
     state = grown()
     rounds = [state.begun() for _ in range(20)]
-    for each in rounds:
-        state.unreachable(each, 0, "reset")
+    for number, each in enumerate(rounds):
+        state.unreachable(each, 0, "reset", ("a/b", str(number)))
     assert state.pause_ends_ms(0) == PROBE_MS_MIN
     assert state.in_flight == 0
 
 
 def test_when_it_is_back_it_is_not_flooded() -> None:
     state = grown(to=64)
-    state.unreachable(state.begun(), 0, "refused")
+    state.unreachable(state.begun(), 0, "refused", ADA)
     assert state.limit(PROBE_MS_MIN) == 1
     state.begun()
     state.succeeded(1)
@@ -120,12 +126,12 @@ def test_a_bad_answer_is_an_answer() -> None:
     state = grown()
     before = state.limit(0)
     state.begun()
-    state.answered_badly(1)
+    state.answered_badly(1, ADA)
     assert state.limit(0) == before
 
-    state.unreachable(state.begun(), 0, "refused")
+    state.unreachable(state.begun(), 0, "refused", ADA)
     state.begun()
-    state.answered_badly(1)
+    state.answered_badly(1, ADA)
     assert not state.is_down
 
 
@@ -133,19 +139,19 @@ def test_a_service_that_refuses_every_probe_is_down() -> None:
     state = EndpointState("service", 8)
     now_ms = 0.0
     while not state.is_down:
-        state.refused(state.begun(), now_ms, None, "503")
+        state.refused(state.begun(), now_ms, None, "503", ADA)
     assert state.limit(now_ms) == 0
 
 
 def test_time_outs_slow_down_but_leave_room_for_functions_that_are_fast() -> None:
     state = grown(to=64)
     for _ in range(10):
-        state.timed_out(state.begun(), 120_000)
+        state.timed_out(state.begun(), 120_000, ADA)
     assert state.limit(0) == LIMIT_SLOW
     assert not state.is_down
 
     small = EndpointState("service", 4)
-    small.timed_out(small.begun(), 120_000)
+    small.timed_out(small.begun(), 120_000, ADA)
     assert small.limit(0) == 4
 
 
@@ -154,7 +160,7 @@ def test_figures() -> None:
     for latency_ms in (0.5, 1, 3, 70_000):
         state.begun()
         state.succeeded(latency_ms)
-    state.unreachable(state.begun(), 0, "refused")
+    state.unreachable(state.begun(), 0, "refused", ADA)
     state.begun()
 
     assert (state.metrics.requests, state.metrics.failures, state.in_flight) == (6, 1, 1)
@@ -163,3 +169,70 @@ def test_figures() -> None:
     assert sum(state.metrics.latency_buckets) == 4
     state.abandoned()
     assert state.in_flight == 0
+
+
+def answer_one(state: EndpointState) -> None:
+    state.begun()
+    state.succeeded(1)
+
+
+def test_an_address_that_is_refused_alone_is_to_blame_in_the_end_and_disturbs_nobody_any_more() -> None:
+    state = grown()
+    delays: list[int | None] = []
+    for _ in range(SUSPICIOUS_MAX - 1):
+        delays.append(state.unreachable(state.begun(), 0, "closed", ADA))
+        answer_one(state)
+    assert delays == [0, 200, 400, 800], "it comes again ever more rarely"
+
+    limit = state.limit(0)
+    assert state.unreachable(state.begun(), 0, "closed", ADA) is None
+    assert state.refused(state.begun(), 0, 60_000, "503", ADA) is not None, "nobody had a result since"
+    answer_one(state)
+    assert state.refused(state.begun(), 60_000, 60_000, "503", ADA) is None
+    assert not state.is_down
+    assert state.limit(60_000) >= limit // 2
+
+
+def test_a_refusal_of_one_address_does_not_lengthen_the_pauses_for_others_again_and_again() -> None:
+    state = grown()
+    for _ in range(20):
+        state.unreachable(state.begun(), 0, "closed", ADA)
+        assert state.pause_ends_ms(0) in (PROBE_MS_MIN, 2 * PROBE_MS_MIN)
+    assert state.unreachable(state.begun(), 0, "closed", ADA) == PROBE_MS_MAX, "its own pause is long"
+
+
+def test_nobody_is_to_blame_for_an_outage_however_long_and_however_often() -> None:
+    state = grown()
+    for _ in range(100):
+        assert state.unreachable(state.begun(), 0, "closed", ADA) is not None
+    answer_one(state)  # it was back for a moment
+    for _ in range(100):
+        assert state.unreachable(state.begun(), 0, "closed", BOB) is not None
+        assert state.refused(state.begun(), 0, None, "503", ADA) is not None
+
+
+def test_probes_of_a_service_that_comes_and_goes_are_not_held_against_their_address() -> None:
+    state = grown()
+    for _ in range(100):
+        state.unreachable(state.begun(), 0, "closed", BOB)
+        state.troubled.pop(BOB)
+        assert state.is_down
+        assert state.unreachable(state.begun(), 0, "closed", ADA) is not None
+        answer_one(state)
+
+
+def test_a_result_ends_the_row() -> None:
+    state = grown()
+    for _ in range(3 * SUSPICIOUS_MAX):
+        for _ in range(SUSPICIOUS_MAX - 1):
+            assert state.unreachable(state.begun(), 0, "closed", ADA) is not None
+            answer_one(state)
+        state.troubled.pop(ADA)
+
+
+def test_refusals_are_remembered_of_so_many_addresses_at_most() -> None:
+    state = grown()
+    for number in range(TROUBLED_MAX + 10):
+        state.unreachable(state.begun(), 0, "closed", ("a/b", str(number)))
+    assert len(state.troubled) == TROUBLED_MAX
+    assert ("a/b", "9") not in state.troubled

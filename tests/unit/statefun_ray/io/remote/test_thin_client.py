@@ -215,3 +215,50 @@ async def test_a_connection_that_is_too_old_is_not_used() -> None:
         await post(client, server.target, b"x")
         assert server.connections == 2
     await client.close()
+
+
+async def test_an_answer_whose_head_is_known_has_its_own_body() -> None:
+    client = ThinClient(IMPATIENT)
+    head = OK + b"content-length: 3\r\n\r\n"
+    async with served(head + b"abc", head + b"def", head + b"ghi") as server:
+        assert [await post(client, server.target, b"x") for _ in range(3)] == [b"abc", b"def", b"ghi"]
+        assert server.connections == 1
+    await client.close()
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_an_answer_in_pieces_is_one_answer_whether_its_head_is_known_or_not(known: bool) -> None:
+    client = ThinClient(AsyncTransport(call_ms=5_000))
+    answer = OK + b"content-length: 30\r\n\r\n" + b"abc" * 10
+    if known:
+        async with served(answer) as server:
+            assert await post(client, server.target, b"x") == b"abc" * 10
+    async with served(answer, pause_s=0.0001) as server:
+        for _ in range(2):
+            assert await post(client, server.target, b"x") == b"abc" * 10
+        assert server.connections == 1
+    await client.close()
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_more_than_was_asked_for_ends_the_connection_and_answers_nothing_else(known: bool) -> None:
+    client = ThinClient(IMPATIENT)
+    answer = OK + b"content-length: 3\r\n\r\nabc"
+    answers = [answer, answer + answer.replace(b"abc", b"xyz"), answer.replace(b"abc", b"def")]
+    async with served(*answers[not known :]) as server:
+        if known:
+            assert await post(client, server.target, b"x") == b"abc"
+        assert await post(client, server.target, b"x") == b"abc"
+        assert await post(client, server.target, b"x") == b"def"
+        assert server.connections == 2
+    await client.close()
+
+
+async def test_a_request_that_was_given_up_does_not_get_the_answer_of_another() -> None:
+    client = ThinClient(IMPATIENT)
+    async with served(OK + b"content-length: 1\r\n\r\na", pause_s=0.2) as server:
+        with pytest.raises(CallTimedOut):
+            await post(client, server.target, b"x")
+    async with served(OK + b"content-length: 1\r\n\r\nb") as server:
+        assert await post(client, server.target, b"y") == b"b"
+    await client.close()
