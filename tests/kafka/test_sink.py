@@ -238,7 +238,7 @@ def test_a_register_that_was_lost_needs_a_decision(
     egress: Egress, told: str, written: list[str] | None
 ) -> None:
     history = egress.history({1: 5, 2: 7}, {1: 3}, had=True)
-    properties = {"statefun-ray_on-lost-registers": told} if told else {}
+    properties: dict[str, Any] = {"statefun-ray_on-lost-registers": told} if told else {}
     if written is None:
         with pytest.raises(SinkRefused, match=r"no offsets in .* for shards \[1\].*on-lost-registers"):
             egress.sink(history=history)
