@@ -95,8 +95,8 @@ class DeadLetters:
         return None
 
     def _has_address(self, id: str, letter: str) -> bool:
-        value = self._table.get((id, letter))
-        return value is not None and _decoder.decode(value)[0][2] != NO_ADDRESS
+        row = self._table.get((id, letter))
+        return row is not None and _decoder.decode(row)[0][2] != NO_ADDRESS
 
     def _take(self, id: str, letter: str) -> Message | None:
         value = self._table.get((id, letter))

@@ -16,7 +16,7 @@ from statefun_checkpoints.verify import verify
 from statefun_ingress.dead_letters import Named
 from statefun_ray.core.dead_letters import Letter
 from statefun_ray.core.message import NO_ADDRESS, REPLY_NAMESPACE, unpack_message
-from statefun_ray.testing.workload import INLINE, ONCE, REASONS, Poisoned, new_book
+from statefun_ray.testing.workload import INLINE, NO_MESSAGE, ONCE, REASONS, Poisoned, new_book
 
 if TYPE_CHECKING:
     from statefun_ray.testing.simulator import Simulation
@@ -96,6 +96,10 @@ def _check_poison(simulation: Simulation, rows: Rows, taken: list[int]) -> Itera
     if strangers := places.keys() - workload.poisoned.keys():
         yield f"{sorted(strangers)} failed for good, and nothing was wrong with them"
     dropped = {unique for unique in workload.poisoned if not places[unique]}
+    for unique in taken:
+        poisoned = workload.poisoned.get(unique)
+        if poisoned is not None and NO_MESSAGE in poisoned.error:
+            yield f"message {unique} never was one, and a function took it: {poisoned}"
     for unique, count in places.items():
         if count > 1:
             yield f"message {unique} is in {count} places: {workload.poisoned.get(unique)}"

@@ -36,6 +36,7 @@ from statefun_ray.testing.workload import (
     AWAITING_POISON,
     COMMANDS,
     INLINE,
+    NO_MESSAGE,
     UNKNOWN,
     Poisoned,
     Workload,
@@ -148,8 +149,8 @@ class Simulation:
                 message = workload.poison(DEAD_LETTERS, id, how, "no command")
                 yield DEAD_LETTERS, id, encode_commands(message)
             elif what == "no message":
-                value = encode_commands(workload.poison(INLINE, id, how, "cannot be read"))
-                letter = letter_of((INLINE, id, COMMANDS.typename, value, "it cannot be read"))
+                value = encode_commands(workload.poison(INLINE, id, how, NO_MESSAGE))
+                letter = letter_of((INLINE, id, COMMANDS.typename, value, f"it {NO_MESSAGE}"))
                 yield DEAD_LETTERS, id, letter[5] or b""
             else:
                 yield what, id, encode_commands(workload.poison(what, id, how))

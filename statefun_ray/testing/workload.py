@@ -40,6 +40,8 @@ POISON: Final = "simulation/poison"
 AWAITING_POISON: Final = "simulation/awaiting-poison"
 REASONS: Final = {"raises": "always", "doubles-token": "already pending"}
 """Ways to fail for good, and what their errors say."""
+NO_MESSAGE: Final = "cannot be read"
+"""Why a record never was a message; whatever is mended, it has no address."""
 UNKNOWN: Final = "simulation/unknown"
 """No application has it before it is mended."""
 ONCE: Final = "anonymous"

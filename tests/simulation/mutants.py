@@ -624,6 +624,13 @@ MUTANTS = [
         "a letter that was delivered once more is there again after a restore",
     ),
     Mutant(
+        "letter-without-address-redriven",
+        LETTERS,
+        "return self._take(id, letter) if self._has_address(id, letter) else None",
+        "return self._take(id, letter)",
+        "a record that could be no message is delivered to an instance that nobody meant",
+    ),
+    Mutant(
         "redriven-message-lost",
         WORKER,
         "            self._mailbox.append(redriven)",
