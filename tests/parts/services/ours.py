@@ -3,8 +3,10 @@
 import sys
 from datetime import timedelta
 
+import lab
 import uvicorn
 
+import statefun_sdk
 from statefun_sdk import *  # noqa: F403 - as users of the official SDK write it
 from statefun_sdk.asgi import asgi_app
 
@@ -56,5 +58,23 @@ def failing(context, message):
         raise ValueError("as told")
 
 
+lab.bind(statefun_sdk, functions)
+
+APPS = {
+    "/statefun": asgi_app(functions),
+    **{f"/statefun/{name}": asgi_app(lab.versioned(statefun_sdk, name)) for name in lab.VERSIONS},
+}
+
+
+async def app(scope, receive, send):
+    """Serve each version of the functions at its path."""
+    found = APPS["/statefun"] if scope["type"] != "http" else APPS.get(scope["path"])
+    if found is not None:
+        await found(scope, receive, send)
+    else:
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+        await send({"type": "http.response.body"})
+
+
 if __name__ == "__main__":
-    uvicorn.run(asgi_app(functions), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
