@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import aiohttp
 import uvicorn
 
 from statefun_sdk import RequestReplyHandler, StatefulFunctions, batches
@@ -32,6 +33,9 @@ class Service:
         self.behaviour: Behaviour | None = None
         self.speaks_batches = speaks_batches
         """Whether it takes many requests in one; older services, and those of other SDKs, do not."""
+        self.upstream = ""
+        """The URL of a service that answers instead of the functions. What comes and goes is passed on as it
+        is, so this is a window on a service of another SDK, in which requests can be seen and held up."""
         self.batch_answer: bytes | None = None
         """What it answers to many requests in one, instead of what the functions say."""
         self._plain: AsgiApp = asgi_app(self.handler)
@@ -92,6 +96,8 @@ class Service:
         request = ToFunction.FromString(body)
         self.requests.append(request)
         answer = await self.behaviour(request, body) if self.behaviour is not None else None
+        if answer is None and self.upstream:
+            answer = await forwarded(self.upstream, body)
         if answer is None:
             await self._plain(scope, _replay(body), send)
         else:
@@ -108,6 +114,13 @@ class Service:
         await self._plain(scope, _replay(body), send)
 
 
+async def forwarded(url: str, body: bytes) -> Answer:
+    """Return what the service at ``url`` answers to a request."""
+    async with aiohttp.request("POST", url, data=body, headers={"content-type": OCTETS}) as answer:
+        headers = {"content-type": answer.headers["content-type"]} if "content-type" in answer.headers else {}
+        return answer.status, headers, await answer.read()
+
+
 def _replay(body: bytes) -> Callable[[], Awaitable[Any]]:
     events = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -121,6 +134,14 @@ async def _answer(send: Any, status: int, headers: dict[str, str], content: byte
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": content})
+
+
+@contextmanager
+def window(url: str) -> Iterator[Service]:
+    """Run a service whose answers are those of the service at ``url``, until the context ends."""
+    with serving(StatefulFunctions()) as service:
+        service.upstream = url
+        yield service
 
 
 @contextmanager

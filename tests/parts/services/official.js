@@ -1,7 +1,7 @@
 // Functions on the official JavaScript SDK; run with its packages beside it.
 "use strict";
 const http = require("http");
-const { StateFun, messageBuilder, kafkaEgressMessage } = require("apache-flink-statefun");
+const { StateFun, messageBuilder, egressMessageBuilder, kafkaEgressMessage } = require("apache-flink-statefun");
 
 const statefun = new StateFun();
 
@@ -69,4 +69,150 @@ statefun.bind({
   },
 });
 
-http.createServer(statefun.handler()).listen(Number(process.argv[2]), "127.0.0.1");
+// The functions of the conformance checklist, as in lab.py.
+
+const VERSIONS = {
+  none: {},
+  number: { kept: StateFun.intType() },
+  text: { kept: StateFun.stringType() },
+  more: { kept: StateFun.intType(), more: StateFun.intType() },
+};
+const LOG = { name: "log", type: StateFun.stringType() };
+const SLOW_MS = 30_000;
+const LIFE_MS = 1_000;
+
+function textTo(typename, id, text) {
+  return messageBuilder({ typename: typename, id: id, value: text, valueType: StateFun.stringType() });
+}
+
+function reply(context, text) {
+  if (context.caller) {
+    context.send(textTo(context.caller.typename, context.caller.id, text));
+  }
+}
+
+function remember(context, text) {
+  const before = context.storage.log;
+  context.storage.log = before ? `${before},${text}` : text;
+}
+
+statefun.bind({
+  typename: "lab/log",
+  specs: [LOG, { name: "other", type: StateFun.intType() }],
+  fn(context, message) {
+    remember(context, message.asString());
+  },
+});
+
+statefun.bind({
+  typename: "lab/callers",
+  specs: [LOG],
+  fn(context, message) {
+    const who = context.caller ? `${context.caller.typename}/${context.caller.id}` : "nobody";
+    remember(context, `${message.asString()} from ${who}`);
+  },
+});
+
+statefun.bind({
+  typename: "lab/act",
+  specs: [LOG],
+  fn(context, message) {
+    const [said, ...commands] = message.asString().split(";");
+    remember(context, said);
+    commands.forEach((command) => act(context, command));
+  },
+});
+
+function act(context, command) {
+  const [kind, ...fields] = command.split(" ");
+  switch (kind) {
+    case "send":
+      context.send(textTo(...fields));
+      break;
+    case "after":
+      context.sendAfter(Number(fields[0]), textTo(...fields.slice(1, 4)), fields[4]);
+      break;
+    case "cancel":
+      context.cancelDelayedMessage(fields[0]);
+      break;
+    case "egress":
+      context.send(
+        egressMessageBuilder({ typename: "lab/out", value: fields[0], valueType: StateFun.stringType() }),
+      );
+      break;
+    default:
+      throw new Error(`${command} is no command`);
+  }
+}
+
+statefun.bind({
+  typename: "lab/keep",
+  specs: [
+    { name: "written", type: StateFun.intType(), expireAfterWrite: LIFE_MS },
+    { name: "called", type: StateFun.intType(), expireAfterCall: LIFE_MS },
+  ],
+  fn(context, message) {
+    const found = `${context.storage.written ?? "nothing"} ${context.storage.called ?? "nothing"}`;
+    if (message.asString() === "set") {
+      context.storage.written = 1;
+      context.storage.called = 1;
+    }
+    reply(context, found);
+  },
+});
+
+function bindEcho(functions) {
+  functions.bind({
+    typename: "lab/echo",
+    async fn(context, message) {
+      const text = message.asString();
+      if (text === "fail") {
+        throw new Error("as told");
+      }
+      if (text === "sleep") {
+        await new Promise((resolve) => setTimeout(resolve, SLOW_MS));
+      }
+      reply(context, text);
+    },
+  });
+}
+
+function versioned(version) {
+  const functions = new StateFun();
+  const states = VERSIONS[version];
+  functions.bind({
+    typename: "lab/versioned",
+    specs: Object.entries(states).map(([name, type]) => ({ name: name, type: type })),
+    fn(context, message) {
+      let before = null;
+      if (states.kept) {
+        before = context.storage.kept;
+        context.storage.kept = version === "text" ? message.asString() : Number(message.asString());
+      }
+      if (states.more) {
+        context.storage.more = (context.storage.more || 0) + 1;
+      }
+      reply(context, `${version} was ${before ?? "nothing"}`);
+    },
+  });
+  bindEcho(functions);
+  return functions;
+}
+
+bindEcho(statefun);
+
+const handlers = { "/statefun": statefun.handler() };
+for (const version of Object.keys(VERSIONS)) {
+  handlers[`/statefun/${version}`] = versioned(version).handler();
+}
+
+http
+  .createServer((request, response) => {
+    const handler = handlers[request.url];
+    if (handler) {
+      handler(request, response);
+    } else {
+      response.writeHead(404).end();
+    }
+  })
+  .listen(Number(process.argv[2]), "127.0.0.1");

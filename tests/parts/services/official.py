@@ -3,6 +3,8 @@
 import sys
 from datetime import timedelta
 
+import lab
+import statefun
 from aiohttp import web
 from statefun import *  # noqa: F403 - as its users write it
 
@@ -54,15 +56,22 @@ def failing(context, message):
         raise ValueError("as told")
 
 
-handler = RequestReplyHandler(functions)  # noqa: F405
+lab.bind(statefun, functions)
 
 
-async def handle(request):
-    body = await handler.handle_async(await request.read())
-    return web.Response(body=body, content_type="application/octet-stream")
+def route(path, functions):
+    """Serve functions at a path."""
+    handler = RequestReplyHandler(functions)  # noqa: F405
+
+    async def handle(request):
+        body = await handler.handle_async(await request.read())
+        return web.Response(body=body, content_type="application/octet-stream")
+
+    return web.post(path, handle)
 
 
 if __name__ == "__main__":
     app = web.Application(client_max_size=1 << 28)
-    app.add_routes([web.post("/statefun", handle)])
+    app.add_routes([route("/statefun", functions)])
+    app.add_routes([route(f"/statefun/{name}", lab.versioned(statefun, name)) for name in lab.VERSIONS])
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None)

@@ -4,8 +4,10 @@ import os
 import sys
 from datetime import timedelta
 
+import lab
 import uvicorn
 
+import statefun_sdk
 from statefun_sdk import *  # noqa: F403 - as users of the official SDK write it
 from statefun_sdk.asgi import asgi_app
 from statefun_sdk.batches import HEADER
@@ -58,6 +60,24 @@ def failing(context, message):
         raise ValueError("as told")
 
 
+lab.bind(statefun_sdk, functions)
+
+APPS = {
+    "/statefun": asgi_app(functions),
+    **{f"/statefun/{name}": asgi_app(lab.versioned(statefun_sdk, name)) for name in lab.VERSIONS},
+}
+
+
+async def app(scope, receive, send):
+    """Serve each version of the functions at its path."""
+    found = APPS["/statefun"] if scope["type"] != "http" else APPS.get(scope["path"])
+    if found is not None:
+        await found(scope, receive, send)
+    else:
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+        await send({"type": "http.response.body"})
+
+
 def apart(app):
     """Let an app not see that the runtime could send many requests in one."""
 
@@ -73,7 +93,6 @@ def apart(app):
 
 
 if __name__ == "__main__":
-    app = asgi_app(functions)
     if os.environ.get("STATEFUN_APART"):
         app = apart(app)
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
