@@ -8,7 +8,7 @@ import time
 import pytest
 
 from statefun_ray.local import LocalApplication
-from statefun_ray.module.model import AsyncTransport
+from statefun_ray.module.model import AsyncTransport, Endpoint, Module
 from tests.remote.gateway import HEAD, Talk, gateway
 from tests.remote.test_end_to_end import functions, module
 
@@ -109,3 +109,22 @@ def test_others_of_its_endpoint_get_their_replies_and_it_becomes_a_dead_letter(
         assert (letter["function"], letter["id"]) == ("shop/counter", "poison")
         assert error in letter["error"]
         assert app.ask("shop/counter", "ada", "2", wait_s=REPLY_S_MAX) == 2
+
+
+@pytest.mark.slow
+def test_a_hot_address_whose_service_hangs_stops_the_sources_for_a_moment_only() -> None:
+    with gateway(functions, hangs, id="hot") as hanging, gateway(functions) as other:
+        described = Module(
+            endpoints=(
+                Endpoint("shop/*", hanging.url, 5, AsyncTransport(call_ms=60_000)),
+                Endpoint("other/echo", other.url),
+            )
+        )
+        # A narrow window, as a source of many events would have used up any.
+        with LocalApplication(module=described, workers=1, worker={"feed_window": 8}) as app:
+            assert app.ask("other/echo", "ada", "1") == "1"
+            for number in range(30):
+                app.send("shop/counter", "hot", str(number))
+            for number in range(20):
+                assert app.ask("other/echo", "ada", str(number), wait_s=REPLY_S_MAX) == str(number)
+            assert set(hanging.requests) == {"hot"}
