@@ -32,6 +32,8 @@ class Service:
         self.behaviour: Behaviour | None = None
         self.speaks_batches = speaks_batches
         """Whether it takes many requests in one; older services, and those of other SDKs, do not."""
+        self.joined: list[str] = []
+        """The ids of requests that came in one with others."""
         self.batch_answer: bytes | None = None
         """What it answers to many requests in one, instead of what the functions say."""
         self._plain: AsgiApp = asgi_app(self.handler)
@@ -104,7 +106,14 @@ class Service:
         if self.batch_answer is not None:
             await _answer(send, 200, {"content-type": batches.CONTENT_TYPE}, self.batch_answer)
             return
-        self.requests += [ToFunction.FromString(request) for request in batches.split_requests(body)]
+        for each in batches.split_requests(body):
+            request = ToFunction.FromString(each)
+            self.requests.append(request)
+            self.joined.append(request.invocation.target.id)
+            if self.behaviour is not None:
+                await self.behaviour(
+                    request, each
+                )  # it may take its time; what it answers is for single ones
         await self._plain(scope, _replay(body), send)
 
 

@@ -40,6 +40,8 @@ class Request(Protocol):
     """A ``ToFunction``."""
     function_type: str
     """That it is for; requests for functions that allow it may travel together."""
+    is_alone: bool
+    """Whether it must not travel with others, who would have to wait for it: the one before it failed."""
 
     def answered(self, answer: bytes) -> None:
         """The service has answered with a success, and this body."""
@@ -65,6 +67,8 @@ class Client(Protocol):
 
 class Posted:
     """A request that can be awaited."""
+
+    is_alone = False
 
     def __init__(self, target: Target, body: bytes, function_type: str = "") -> None:
         self.target, self.body, self.function_type = target, body, function_type

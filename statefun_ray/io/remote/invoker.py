@@ -169,7 +169,9 @@ class RemoteInvoker:
         if isinstance(function.target, BadUrl):
             self._ended(invoke, None, BadAnswer(str(function.target)))
             return
-        call = _Call(self, invoke, function, function.target)
+        troubled = function.endpoint.state.troubled
+        is_alone = troubled and (invoke.function_type, invoke.id) in troubled
+        call = (_LoneCall if is_alone else _Call)(self, invoke, function, function.target)
         try:
             call.send()
         except Exception as error:  # noqa: BLE001 - one batch that cannot be sent is no reason to end the worker
@@ -272,6 +274,7 @@ class _Call:
         "function_type",
         "target",
     )
+    is_alone = False
 
     def __init__(self, owner: RemoteInvoker, invoke: Invoke, function: _Function, target: Target) -> None:
         self._owner = owner
@@ -356,6 +359,13 @@ class _Call:
             state.abandoned()
         owner._tell_limit(endpoint, now_ms)
         owner._ended(self._invoke, None, error)
+
+
+class _LoneCall(_Call):
+    """One of an address whose last request had no result: the next one may hang, or break the connection."""
+
+    __slots__ = ()
+    is_alone = True
 
 
 def _now_ms() -> float:
