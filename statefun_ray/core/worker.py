@@ -227,17 +227,21 @@ class Worker:
         lane.limit, lane.is_down = limit, is_down
         self._stalled_at_ms = 0
 
-    def register_states(self, function_type: str, specs: Mapping[str, StateSpec]) -> bool:
+    def register_states(self, function_type: str, id: str, specs: Mapping[str, StateSpec]) -> bool:
         """Take what a function that lives elsewhere says about its states; return whether anything is new.
 
         Their tables join the sequence that ``Invoker.bind`` got for the function. To be called
-        while an invocation of the function is in flight, outside any other call of the worker.
+        while an invocation of the address is in flight, outside any other call of the worker. That
+        invocation is going to be run with them, so it counts as a call for those that expire after one.
 
         Raises:
             StateTypeChanged: values of another type are stored, here or as far as the restored
                 snapshot knows; nothing was registered or changed.
         """
-        return self._remote.register(function_type, specs)
+        is_new = self._remote.register(function_type, specs)
+        for table in self._functions[function_type][2]:
+            table.refresh(id)
+        return is_new
 
     # --- life -------------------------------------------------------------------------------------
 

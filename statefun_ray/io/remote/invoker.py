@@ -48,7 +48,7 @@ Outcome: TypeAlias = tuple[Invoke, InvocationEffects | None, Exception | None]
 class Core(Protocol):
     """What is asked of the worker."""
 
-    def register_states(self, function_type: str, specs: Mapping[str, StateSpec]) -> bool:
+    def register_states(self, function_type: str, id: str, specs: Mapping[str, StateSpec]) -> bool:
         """See ``core.worker.Worker``."""
 
     def move_lane(self, name: str, limit: int, *, is_down: bool = False) -> None:
@@ -193,9 +193,9 @@ class RemoteInvoker:
             assert self._core is not None, "connect comes before start"
             self._core.outcomes_ready()
 
-    def _register(self, function_type: str, specs: Mapping[str, StateSpec]) -> None:
+    def _register(self, function_type: str, id: str, specs: Mapping[str, StateSpec]) -> None:
         assert self._core is not None, "connect comes before start"
-        self._core.register_states(function_type, specs)
+        self._core.register_states(function_type, id, specs)
 
     def _tell_limit(self, endpoint: _Endpoint, now_ms: float) -> None:
         """Let the worker know how many requests the service bears now, and again when a pause ends."""
@@ -332,7 +332,7 @@ class _Call:
                 f"the service of {self.function_type} asks again for states that it was given: "
                 f"{', '.join(sorted(missing)) or 'none'}; nothing was executed"
             )
-        self._owner._register(self.function_type, missing)
+        self._owner._register(self.function_type, self._invoke.id, missing)
 
     def failed(self, error: Exception) -> None:
         """See `client.Request`."""
