@@ -187,8 +187,10 @@ async def test_okhttp_follows_redirects_and_async_does_not() -> None:
 
 async def test_okhttp_waits_for_a_byte_no_longer_than_it_may() -> None:
     async with served() as url:
-        with pytest.raises(CallTimedOut):
+        with pytest.raises(CallTimedOut, match="sent nothing for 50 ms, the read time-out"):
             await posted(url + "/slow", OkHttpTransport(read_ms=50))
+        with pytest.raises(CallTimedOut, match="did not answer within 60 ms"):
+            await posted(url + "/slow", OkHttpTransport(call_ms=60))
 
 
 async def test_compressed_answers_count_as_what_they_hold() -> None:
