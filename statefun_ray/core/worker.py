@@ -410,6 +410,15 @@ class Worker:
         Raises:
             ValueError: the source went back, or the split was never opened.
         """
+        if rejected and self.config.strict:
+            target_type, id, _, _, why = rejected[0]
+            self._effects.append(
+                Die(
+                    f"a record of {split} below {next_position} can be no message to {target_type}/{id}, and that "
+                    f"ends the generation: {why}"
+                )
+            )
+            return
         self._splits.advance(split, next_position)
         self.counters.admitted += len(messages) + len(rejected)
         for message in messages:
