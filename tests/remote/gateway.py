@@ -33,6 +33,8 @@ class Gateway:
         """The ids asked for, in order."""
         self.at_once: list[int] = []
         """How many requests were open when each of them came, itself included."""
+        self.answered: list[int] = []
+        """How many had been answered by then."""
         self._open = 0
         self._loop: asyncio.AbstractEventLoop
         self._is_over: asyncio.Event
@@ -82,6 +84,7 @@ class Gateway:
                 return
             self._open += 1
             self.at_once.append(self._open)
+            self.answered.append(len(self.at_once) - self._open)
             await asyncio.sleep(self._pause_s)
             answer = await self._handler.handle_async(body)
             self._open -= 1
