@@ -26,14 +26,14 @@ What is READY stands in the queue of its lane (``lanes``), which decides when it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from heapq import heappop, heappush
 from typing import Final, TypeAlias
 
 import msgspec
 
-from statefun_ray.core.lanes import Lane
+from statefun_ray.core.lanes import FULL_MS_MAX, Lane
 from statefun_ray.core.message import Message
 from statefun_ray.core.state import QueueKey, QueueTable, Table
 
@@ -99,6 +99,7 @@ class Addresses:
     __slots__ = (
         "_failures",
         "_lane_of",
+        "_now_ms",
         "_queue",
         "_retries",
         "busy",
@@ -119,6 +120,7 @@ class Addresses:
         self.retrying: dict[tuple[str, str], BusyAddress] = {}
         """Addresses whose first message has failed alone and is tried again, in the order it began."""
         self._retries: list[tuple[int, str, str]] = []
+        self._now_ms = 0
 
     def rebuild(self, *, retry_parked: bool) -> None:
         """Rebuild the queues from the tables; addresses become ready unless they were parked.
@@ -141,6 +143,7 @@ class Addresses:
                 self.retrying[function_type, id] = address
         for address in self.busy.values():
             if address.phase is Phase.READY:
+                address.lane.waiting += len(address.waiting)
                 address.lane.ready.append(address)
                 self._measure(address)
 
@@ -163,8 +166,12 @@ class Addresses:
             address.lane.ready.append(address)
         elif address.phase is Phase.PARKED:
             self.parked_messages += 1
+            address.waiting.append(key)
+            return address
+        lane = address.lane
+        lane.waiting += 1
         address.waiting.append(key)
-        if address.lane.waiting_max and len(address.waiting) >= address.lane.waiting_max:
+        if lane.waiting_max and len(address.waiting) >= lane.waiting_max:
             self._measure(address)
         return address
 
@@ -174,10 +181,14 @@ class Addresses:
         is_full = (
             0 < lane.waiting_max <= len(address.waiting) - address.in_flight
             and address.phase <= Phase.IN_FLIGHT
+            and not address.attempts
         )
         if is_full != address.is_full:
             address.is_full = is_full
-            lane.full += 1 if is_full else -1
+            if is_full:
+                lane.full[address] = self._now_ms
+            else:
+                del lane.full[address]
 
     def hold(self, message: Message, ordinal: int) -> BusyAddress:
         """Keep a message whose first attempt is being made: its address is busy, and it in flight."""
@@ -201,6 +212,10 @@ class Addresses:
         address.in_flight = len(batch)
         if address.is_full:
             self._measure(address)
+            if address.is_full:
+                full = address.lane.full
+                full.pop(address)
+                full[address] = self._now_ms
         return batch
 
     def succeeded(self, address: BusyAddress) -> int:
@@ -212,8 +227,10 @@ class Addresses:
         del waiting[:count]
         if address.attempts:
             self._forget_failures(address)
-        if address.batch_max < address.lane.batch_max:
-            address.batch_max = min(address.lane.batch_max, address.batch_max * 2)
+        lane = address.lane
+        lane.waiting -= count
+        if address.batch_max < lane.batch_max:
+            address.batch_max = min(lane.batch_max, address.batch_max * 2)
         self._go_on(address)
         return count
 
@@ -235,7 +252,7 @@ class Addresses:
         """
         count, address.in_flight = address.in_flight, 0
         address.error = error[:ERROR_CHARS_MAX]
-        address.tried_ms = now_ms
+        address.tried_ms = self._now_ms = now_ms
         # Also for a message that failed alone: those that come while it waits must not join it.
         address.batch_max = max(1, count // 2)
         if count > 1:
@@ -262,7 +279,7 @@ class Addresses:
         if address.first_failed_ms and address.tried_ms:
             # The retry deadline is for attempts that were answered; an outage does not use it up.
             address.first_failed_ms += now_ms - address.tried_ms
-        address.tried_ms = now_ms
+        address.tried_ms = self._now_ms = now_ms
         if delay_ms:
             self._back_off(address, now_ms + delay_ms)
         else:
@@ -281,6 +298,7 @@ class Addresses:
         key = address.waiting.pop(0)
         message = self._queue.live[key]
         address.in_flight = 0
+        address.lane.waiting -= 1
         self._queue.remove(key)
         self._forget_failures(address)
         self._go_on(address)
@@ -291,6 +309,7 @@ class Addresses:
         address.phase = Phase.PARKED
         self.parked[address.function_type, address.id] = address
         self.parked_messages += len(address.waiting)
+        address.lane.waiting -= len(address.waiting)
         self.retrying.pop((address.function_type, address.id), None)
         self._measure(address)
         self._remember(address, parked=True)
@@ -309,13 +328,34 @@ class Addresses:
         return self._retries[0][0] if self._retries else None
 
     def release_due(self, now_ms: int) -> None:
-        """Make the addresses ready whose back-off is over."""
+        """Make the addresses ready whose back-off is over; to be called in every turn, as it tells the time."""
+        self._now_ms = now_ms
         while self._retries and self._retries[0][0] <= now_ms:
             _, function_type, id = heappop(self._retries)
             address = self.busy[function_type, id]
             address.phase = Phase.READY
             address.lane.ready.append(address)
             self._measure(address)
+
+    def stalled(self, lanes: Iterable[Lane], lane_max: int) -> int:
+        """Count messages that wait for what may take long: a service that is down, an address that fails or hangs.
+
+        Args:
+            lanes: all of them.
+            lane_max: messages of one lane that are counted at most.
+        """
+        counts = {lane: lane.waiting if lane.is_down else 0 for lane in lanes}
+        for address in self.retrying.values():
+            if not address.lane.is_down:
+                counts[address.lane] += len(address.waiting)
+        for lane in counts:
+            if not lane.is_down:
+                counts[lane] += sum(
+                    len(address.waiting)
+                    for address, since_ms in lane.full.items()
+                    if address.phase is Phase.IN_FLIGHT and self._now_ms - since_ms >= FULL_MS_MAX
+                )
+        return sum(min(count, lane_max) for count in counts.values())
 
     @property
     def waiting_count(self) -> int:

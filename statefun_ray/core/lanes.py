@@ -9,7 +9,7 @@ nobody but the addresses it serves.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from statefun_ray.core.addresses import BusyAddress
@@ -20,11 +20,25 @@ INLINE = "inline"
 AWAITING = "awaiting"
 """The lane of embedded functions that await or block."""
 
+FULL_MS_MAX: Final = 1_000
+"""An address that has enough holds back the sources for so long after its last batch began. An answer that
+takes longer is no reason to let everybody else wait: its request may hang until it times out."""
+
 
 class Lane:
     """The addresses of one lane that wait for their turn, and how many are being run."""
 
-    __slots__ = ("batch_max", "full", "in_flight", "is_down", "limit", "name", "ready", "waiting_max")
+    __slots__ = (
+        "batch_max",
+        "full",
+        "in_flight",
+        "is_down",
+        "limit",
+        "name",
+        "ready",
+        "waiting",
+        "waiting_max",
+    )
 
     def __init__(self, name: str, limit: int, *, batch_max: int, waiting_max: int = 0) -> None:
         self.name = name
@@ -37,8 +51,11 @@ class Lane:
         self.in_flight = 0
         self.ready: deque[BusyAddress] = deque()
         """Addresses in phase READY, each once."""
-        self.full = 0
-        """Addresses at ``waiting_max`` that make progress: those that fail or are parked do not count."""
+        self.waiting = 0
+        """Messages of its addresses, those in flight included and those of parked ones not."""
+        self.full: dict[BusyAddress, int] = {}
+        """Addresses at ``waiting_max`` and when they last got there or began a batch, in the order of that;
+        those that fail or are parked are none."""
         self.is_down = False
         """Whether the service does not answer at all; then waiting helps nobody, and sources go on."""
 
@@ -47,7 +64,8 @@ class Lane:
         """Whether an address is ready and the limit allows for it."""
         return bool(self.ready) and self.in_flight < self.limit
 
-    @property
-    def holds_back_sources(self) -> bool:
-        """Whether more messages would only lengthen a queue that is long enough."""
-        return self.full > 0 and not self.is_down
+    def held_until_ms(self) -> int:
+        """Return until when more messages would only lengthen a queue that is long enough; 0 if none is."""
+        if not self.full or self.is_down:
+            return 0
+        return next(reversed(self.full.values())) + FULL_MS_MAX

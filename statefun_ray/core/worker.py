@@ -76,6 +76,9 @@ from statefun_ray.core.timers import Timers
 PARKED_REPORTED_MAX: Final = 100
 """Parked addresses named in a heartbeat; all are counted."""
 
+STALLED_MS: Final = 100
+"""Between two times that messages are counted whose address is stalled: there may be many such addresses."""
+
 RETRYING_REPORTED_MAX: Final = 20
 """Likewise of addresses that are tried again: enough to see what is wrong."""
 
@@ -93,6 +96,9 @@ class WorkerConfig:
     backlog_max: int = 16_384
     """Sources pause above this many waiting messages: two windows of a log, a tenth of a second of work. What
     waits when a snapshot is cut is written into it, so more would cost without making anything faster."""
+    stalled_max: int = 200_000
+    """Messages of one lane that do not count above, as they wait for a service that is down or for an
+    address that fails or hangs: about 100 MB of small ones."""
     feed_window: int = 8_192
     """Events on their way from one ingress log: two rounds of the largest frame."""
     invocations_max: int = 1_024
@@ -177,6 +183,8 @@ class Worker:
         self._delta_rows = 0
         self._deltas = 0
         self._now_ms = 0
+        self._stalled = 0
+        self._stalled_at_ms = 0
         self._started = False
         self._effects: list[WorkerEffect] = []
         self.current: tuple[Any, ...] | None = None
@@ -219,18 +227,23 @@ class Worker:
         """Let up to ``limit`` invocations of a lane be in flight from now on; those that are go on."""
         lane = self._lanes[name]
         lane.limit, lane.is_down = limit, is_down
+        self._stalled_at_ms = 0
 
-    def register_states(self, function_type: str, specs: Mapping[str, StateSpec]) -> bool:
+    def register_states(self, function_type: str, id: str, specs: Mapping[str, StateSpec]) -> bool:
         """Take what a function that lives elsewhere says about its states; return whether anything is new.
 
         Their tables join the sequence that ``Invoker.bind`` got for the function. To be called
-        while an invocation of the function is in flight, outside any other call of the worker.
+        while an invocation of the address is in flight, outside any other call of the worker. That
+        invocation is going to be run with them, so it counts as a call for those that expire after one.
 
         Raises:
             StateTypeChanged: values of another type are stored, here or as far as the restored
                 snapshot knows; nothing was registered or changed.
         """
-        return self._remote.register(function_type, specs)
+        is_new = self._remote.register(function_type, specs)
+        for table in self._functions[function_type][2]:
+            table.refresh(id)
+        return is_new
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -399,6 +412,15 @@ class Worker:
         Raises:
             ValueError: the source went back, or the split was never opened.
         """
+        if rejected and self.config.strict:
+            target_type, id, _, _, why = rejected[0]
+            self._effects.append(
+                Die(
+                    f"a record of {split} below {next_position} can be no message to {target_type}/{id}, and that "
+                    f"ends the generation: {why}"
+                )
+            )
+            return
         self._splits.advance(split, next_position)
         self.counters.admitted += len(messages) + len(rejected)
         for message in messages:
@@ -409,7 +431,16 @@ class Worker:
     @property
     def takes_input(self) -> bool:
         """Whether sources may go on: neither paused, nor is too much waiting here."""
-        return not self._paused and self.backlog < self.config.backlog_max and not self._is_held_back()
+        if self._paused or self._is_held_back():
+            return False
+        backlog, backlog_max = self.backlog, self.config.backlog_max
+        return backlog < backlog_max or backlog - self._stalled_count() < backlog_max
+
+    def _stalled_count(self) -> int:
+        if not 0 <= self._now_ms - self._stalled_at_ms < STALLED_MS:
+            self._stalled = self._addresses.stalled(self._lanes.values(), self.config.stalled_max)
+            self._stalled_at_ms = self._now_ms
+        return self._stalled
 
     # --- processing -------------------------------------------------------------------------------
 
@@ -439,9 +470,10 @@ class Worker:
 
     @property
     def next_due_ms(self) -> int | None:
-        """When :meth:`turn` has to be called at the latest: a timer or a retry is due."""
+        """When :meth:`turn` has to be called at the latest: a timer or a retry is due, or sources may go on."""
         due = [at for at in (self._timers.next_due_ms(), self._addresses.next_retry_ms()) if at is not None]
-        return min(due, default=None)
+        held = [at for lane in self._lanes.values() if (at := lane.held_until_ms()) > self._now_ms]
+        return min(due + held, default=None)
 
     def _fire_timers(self, now_ms: int, limit: int) -> None:
         for _ in range(limit):
@@ -474,7 +506,7 @@ class Worker:
         return any(lane.can_start for lane in self._lanes.values())
 
     def _is_held_back(self) -> bool:
-        return any(lane.holds_back_sources for lane in self._lanes.values())
+        return any(lane.held_until_ms() > self._now_ms for lane in self._lanes.values())
 
     def _run_ready(self, limit: int) -> None:
         # A list: an inline call may be the first to address a function of another lane.
@@ -836,7 +868,7 @@ class Worker:
             labels = label("lane", lane.name)
             result.append(("statefun_lane_inflight_async_ops", labels, lane.in_flight))
             result.append(("statefun_lane_limit", labels, lane.limit))
-            result.append(("statefun_lane_num_blocked_address", labels, lane.full))
+            result.append(("statefun_lane_num_blocked_address", labels, len(lane.full)))
             result.append(("statefun_lane_is_down", labels, int(lane.is_down)))
         result.append(("statefun_worker_backlog", "", self.backlog))
         result.append(("statefun_worker_parked_addresses", "", len(self._addresses.parked)))

@@ -258,9 +258,9 @@ class WorkerLoop:
 
     # --- what remote functions tell -------------------------------------------------------
 
-    def register_states(self, function_type: str, specs: Mapping[str, StateSpec]) -> bool:
+    def register_states(self, function_type: str, id: str, specs: Mapping[str, StateSpec]) -> bool:
         """Take what a service says about its states; see ``Worker.register_states``."""
-        return self.core.register_states(function_type, specs)
+        return self.core.register_states(function_type, id, specs)
 
     def move_lane(self, name: str, limit: int, *, is_down: bool = False) -> None:
         """Let up to ``limit`` requests of an endpoint be in flight from now on."""

@@ -89,7 +89,7 @@ def _url_template(field: Field, functions: str, transport: Transport) -> str:
     if not template:
         return ""
     unix = isinstance(transport, OkHttpTransport)
-    schemes = ("http", "https", "http+unix", "https+unix") if unix else ("http", "https")
+    schemes = ("http", "https", "http+unix") if unix else ("http", "https")
     expected = f"a URL of scheme {' or '.join(schemes)}"
     # Any name will do for a namespace; what is wrong then is wrong for every name.
     name = functions.partition("/")[2].replace("*", "name") or "name"
@@ -116,7 +116,11 @@ def _check_parts(field: Field, url: str, expected: str, schemes: tuple[str, ...]
     scheme = split.scheme.lower()
     if scheme not in schemes:
         advice = ""
-        if scheme.endswith("+unix"):
+        if scheme == "https+unix":
+            advice = (
+                "no TLS is spoken over Unix sockets here, which do not leave the machine: write http+unix"
+            )
+        elif scheme.endswith("+unix"):
             advice = f"Unix sockets need transport.type: {OKHTTP}"
         field.error(expected, advice)
     elif scheme.endswith("+unix"):

@@ -54,12 +54,12 @@ class SimulatedInvokers:
         """Run an invocation to its end; raises what the function raises."""
         return await self._embedded.run(invoke)
 
-    def lacks_states(self, core: Worker, function_type: str) -> bool:
+    def lacks_states(self, core: Worker, function_type: str, id: str) -> bool:
         """Answer the first request of a function with its states, instead of running it; say whether so."""
         if function_type not in self._remote or function_type in self._known:
             return False
         self._known.add(function_type)
-        core.register_states(function_type, self._embedded.functions[function_type].states)
+        core.register_states(function_type, id, self._embedded.functions[function_type].states)
         return True
 
     def goes_down(self, core: Worker) -> None:

@@ -290,7 +290,7 @@ class SimulatedWorker(Process):
         def complete() -> None:
             if self._is_postponed(core, effect):
                 return
-            if self._invoker.lacks_states(core, effect.function_type):
+            if self._invoker.lacks_states(core, effect.function_type, effect.id):
                 world.after(world.rng.uniform(0.1, 20), self, complete)
                 return
             coroutine = self._invoker.run(effect)

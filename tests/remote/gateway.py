@@ -20,16 +20,21 @@ Talk = Callable[[asyncio.StreamWriter], Awaitable[None]]
 class Gateway:
     """What is listened to, and what it has seen."""
 
-    def __init__(self, functions: StatefulFunctions, talk: Talk | None, id: str, pause_s: float) -> None:
+    def __init__(
+        self, functions: StatefulFunctions, talk: Talk | None, id: str, pause_s: float, times: int
+    ) -> None:
         self._handler = RequestReplyHandler(functions)
         self._talk = talk
         self._id = id
         self._pause_s = pause_s
+        self._times = times
         self.port = 0
         self.requests: list[str] = []
         """The ids asked for, in order."""
         self.at_once: list[int] = []
         """How many requests were open when each of them came, itself included."""
+        self.answered: list[int] = []
+        """How many had been answered by then."""
         self._open = 0
         self._loop: asyncio.AbstractEventLoop
         self._is_over: asyncio.Event
@@ -48,6 +53,10 @@ class Gateway:
         await self._is_over.wait()
         listening.close()
 
+    def heal(self) -> None:
+        """Treat everybody alike from now on. Any thread may ask."""
+        self._times = 0
+
     def stop(self) -> None:
         """Listen no more; the end of the loop cancels what is being served. Any thread may ask."""
         self._loop.call_soon_threadsafe(self._is_over.set)
@@ -57,6 +66,8 @@ class Gateway:
             await self._answer(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the client may go at any time, as it does when it has waited for long enough
+        except asyncio.CancelledError:
+            pass  # the end of the loop; Python 3.11 complains of servers that are cancelled
         finally:
             writer.close()
 
@@ -67,11 +78,13 @@ class Gateway:
             body = await reader.readexactly(length)
             id = ToFunction.FromString(body).invocation.target.id
             self.requests.append(id)
-            if self._talk is not None and id == self._id:
+            if self._talk is not None and id == self._id and self._times:
+                self._times -= 1
                 await self._talk(writer)
                 return
             self._open += 1
             self.at_once.append(self._open)
+            self.answered.append(len(self.at_once) - self._open)
             await asyncio.sleep(self._pause_s)
             answer = await self._handler.handle_async(body)
             self._open -= 1
@@ -85,16 +98,18 @@ def gateway(
     talk: Talk | None = None,
     *,
     id: str = "poison",
+    times: int = 1_000_000,
     pause_s: float = 0,
     tls: ssl.SSLContext | None = None,
 ) -> Iterator[Gateway]:
     """Serve functions until the context ends, and ``talk`` to whoever asks for ``id``.
 
     Args:
+        times: so often, and then no more.
         pause_s: before every answer.
         tls: to be spoken, if any.
     """
-    service = Gateway(functions, talk, id, pause_s)
+    service = Gateway(functions, talk, id, pause_s, times)
     is_listening = threading.Event()
     thread = threading.Thread(
         target=lambda: asyncio.run(service.listen(tls, is_listening)), name="gateway", daemon=True

@@ -36,6 +36,8 @@ class Service:
         self.upstream = ""
         """The URL of a service that answers instead of the functions. What comes and goes is passed on as it
         is, so this is a window on a service of another SDK, in which requests can be seen and held up."""
+        self.joined: list[str] = []
+        """The ids of requests that came in one with others."""
         self.batch_answer: bytes | None = None
         """What it answers to many requests in one, instead of what the functions say."""
         self._plain: AsgiApp = asgi_app(self.handler)
@@ -110,7 +112,14 @@ class Service:
         if self.batch_answer is not None:
             await _answer(send, 200, {"content-type": batches.CONTENT_TYPE}, self.batch_answer)
             return
-        self.requests += [ToFunction.FromString(request) for request in batches.split_requests(body)]
+        for each in batches.split_requests(body):
+            request = ToFunction.FromString(each)
+            self.requests.append(request)
+            self.joined.append(request.invocation.target.id)
+            if self.behaviour is not None:
+                await self.behaviour(
+                    request, each
+                )  # it may take its time; what it answers is for single ones
         await self._plain(scope, _replay(body), send)
 
 

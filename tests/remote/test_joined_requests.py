@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 
@@ -11,7 +12,8 @@ from statefun_ray.local import LocalApplication
 from statefun_ray.module.model import AsyncTransport
 from statefun_sdk import Context, IntType, Message, StatefulFunctions, ValueSpec
 from statefun_sdk.batches import HEADER
-from tests.remote.serving import Service, serving
+from statefun_sdk.protocol import ToFunction
+from tests.remote.serving import Answer, Service, serving
 from tests.remote.test_end_to_end import counted, module
 
 functions = StatefulFunctions()
@@ -111,3 +113,43 @@ def test_one_that_hangs_holds_up_its_neighbours_once() -> None:
         send(app, range(60))
         app.wait_until(lambda: all(counted(app, f"id{n}") == 3 for n in range(60)))
         assert joined(service) == after
+
+
+def test_one_that_hangs_does_not_hold_up_its_neighbours_for_as_long_as_a_request_may_take() -> None:
+    async def hang(request: ToFunction, _body: bytes) -> Answer | None:
+        if request.invocation.target.id == "id0":
+            await asyncio.sleep(60)
+        return None
+
+    patient = AsyncTransport(call_ms=30_000)
+    with (
+        serving(functions, speaks_batches=True) as service,
+        LocalApplication(module=module(service.url, transport=patient), workers=1) as app,
+    ):
+        send(app, range(60))
+        app.wait_until(lambda: all(counted(app, f"id{n}") == 1 for n in range(60)))
+        service.joined.clear()
+        service.behaviour = hang
+        send(app, range(60))
+        app.wait_until(lambda: all(counted(app, f"id{n}") == 2 for n in range(1, 60)), 3)
+        assert service.joined.count("id0") == 1
+        service.behaviour = None
+
+
+def test_an_address_that_has_failed_travels_alone_until_it_succeeds() -> None:
+    with (
+        serving(functions, speaks_batches=True) as service,
+        LocalApplication(module=module(service.url), workers=1, worker={"retry_deadline_ms": 500}) as app,
+    ):
+        send(app, range(60))
+        app.wait_until(lambda: all(counted(app, f"id{n}") == 1 for n in range(60)))
+        service.joined.clear()
+        send(app, range(1), "poison")
+        send(app, range(1, 60))
+        rounds = 2
+        while app.status()["dead_letters"] == 0:
+            app.wait_until(lambda rounds=rounds: all(counted(app, f"id{n}") == rounds for n in range(1, 60)))  # type: ignore[misc]
+            send(app, range(1, 60))
+            rounds += 1
+        assert service.joined.count("id0") <= 1
+        assert [each.invocation.target.id for each in service.requests].count("id0") > 3

@@ -1,16 +1,19 @@
-"""One address whose service misbehaves: others of the same endpoint never notice, and it ends as documented."""
+"""One address, or one endpoint, that is wrong: all others never notice, and it ends as documented."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from statefun_ray.local import LocalApplication
-from statefun_ray.module.model import AsyncTransport
+from statefun_ray.module.model import AsyncTransport, Endpoint, Module
 from tests.remote.gateway import HEAD, Talk, gateway
 from tests.remote.test_end_to_end import functions, module
+from tests.unit.statefun_ray.io.remote.test_client import Certificates
 
 REPLY_S_MAX = 2.0
 """Until another address of the endpoint has its reply."""
@@ -109,3 +112,49 @@ def test_others_of_its_endpoint_get_their_replies_and_it_becomes_a_dead_letter(
         assert (letter["function"], letter["id"]) == ("shop/counter", "poison")
         assert error in letter["error"]
         assert app.ask("shop/counter", "ada", "2", wait_s=REPLY_S_MAX) == 2
+
+
+@pytest.mark.slow
+def test_a_hot_address_whose_service_hangs_stops_the_sources_for_a_moment_only() -> None:
+    with gateway(functions, hangs, id="hot") as hanging, gateway(functions) as other:
+        described = Module(
+            endpoints=(
+                Endpoint("shop/*", hanging.url, 5, AsyncTransport(call_ms=60_000)),
+                Endpoint("other/echo", other.url),
+            )
+        )
+        # A narrow window, as a source of many events would have used up any.
+        with LocalApplication(module=described, workers=1, worker={"feed_window": 8}) as app:
+            assert app.ask("other/echo", "ada", "1") == "1"
+            for number in range(30):
+                app.send("shop/counter", "hot", str(number))
+            for number in range(20):
+                assert app.ask("other/echo", "ada", str(number), wait_s=REPLY_S_MAX) == str(number)
+            assert set(hanging.requests) == {"hot"}
+
+
+def goes_on_beside(wrong: Endpoint, cause: str) -> None:
+    """Check that an endpoint works while another one does not, and that its messages wait."""
+    with gateway(functions) as right:
+        described = Module(endpoints=(wrong, Endpoint("other/echo", right.url)))
+        with LocalApplication(module=described, workers=1, worker={"retry_deadline_ms": 0}) as app:
+            for number in range(5):
+                app.send("shop/counter", f"id{number}", "x")
+            app.wait_until(lambda: cause in app.status()["workers"][0]["trouble"])
+            for number in range(20):
+                assert app.ask("other/echo", "ada", str(number), wait_s=REPLY_S_MAX) == str(number)
+            assert app.status()["dead_letters"] == 0
+            assert app.status()["backlog"] == 5, "nothing is lost, nobody is blamed"
+
+
+def test_a_host_that_does_not_exist_is_nobodys_fault_and_delays_no_other_endpoint() -> None:
+    goes_on_beside(Endpoint("shop/*", "http://does-not-exist.invalid/x"), "does-not-exist.invalid")
+
+
+def test_a_certificate_for_another_host_is_not_trusted_and_delays_no_other_endpoint(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path, x509.DNSName("elsewhere.example"))
+    trusting = AsyncTransport(trust_cacerts=str(certificates.authority))
+    with gateway(functions, tls=certificates.of_service(mutual=False)) as service:
+        wrong = Endpoint("shop/*", f"https://127.0.0.1:{service.port}", transport=trusting)
+        goes_on_beside(wrong, "certificate is not valid for '127.0.0.1'")
+        assert service.requests == []

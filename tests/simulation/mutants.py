@@ -590,8 +590,8 @@ MUTANTS = [
     Mutant(
         "full-for-ever",
         ADDRESSES,
-        "lane.full += 1 if is_full else -1",
-        "lane.full += 1 if is_full else 0",
+        "del lane.full[address]",
+        "lane.full[address] = 1 << 60",
         "sources stay held back by an address that has long caught up",
     ),
     Mutant(

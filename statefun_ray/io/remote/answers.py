@@ -12,6 +12,9 @@ from statefun_ray.io.remote.errors import BadAnswer, ServiceUnavailable
 UNAVAILABLE: Final = frozenset({429, 502, 503, 504})
 """Statuses that say something of the service and nothing of the batch."""
 
+REPEATED: Final = frozenset({408, 409, 420, 429, 499})
+"""Those below 500 after which StateFun's okhttp transport tries again."""
+
 
 def check_head(
     url: str, status: int, content_type: str, retry_after: str, *, is_case_sensitive: bool, now: datetime
@@ -36,14 +39,14 @@ def check_head(
     if status in UNAVAILABLE:
         raise ServiceUnavailable(f"{url} answered {status}", True, retry_after_ms(retry_after, now))
     if not 200 <= status <= 299:
-        raise BadAnswer(f"{url} answered {status}")
+        raise BadAnswer(f"{url} answered {status}", status < 500 and status not in REPEATED)
     if is_case_sensitive:
         is_right = content_type.strip() == CONTENT_TYPE
     else:
         is_right = CONTENT_TYPE in [each.strip().lower() for each in content_type.split(",")]
     if not is_right:
         found = f"content type {content_type!r}" if content_type else "no content type"
-        raise BadAnswer(f"{url} answered {status} with {found}; a result has {CONTENT_TYPE}")
+        raise BadAnswer(f"{url} answered {status} with {found}; a result has {CONTENT_TYPE}", True)
 
 
 def retry_after_ms(header: str, now: datetime) -> int | None:

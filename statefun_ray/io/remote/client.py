@@ -40,6 +40,8 @@ class Request(Protocol):
     """A ``ToFunction``."""
     function_type: str
     """That it is for; requests for functions that allow it may travel together."""
+    is_alone: bool
+    """Whether it must not travel with others, who would have to wait for it: the one before it failed."""
 
     def answered(self, answer: bytes) -> None:
         """The service has answered with a success, and this body."""
@@ -65,6 +67,8 @@ class Client(Protocol):
 
 class Posted:
     """A request that can be awaited."""
+
+    is_alone = False
 
     def __init__(self, target: Target, body: bytes, function_type: str = "") -> None:
         self.target, self.body, self.function_type = target, body, function_type
@@ -107,11 +111,13 @@ class AiohttpClient:
         self._tasks: set[asyncio.Task[None]] = set()
         if isinstance(transport, AsyncTransport):
             self._bytes_max = transport.payload_max_bytes
+            self._silence = f"did not answer within {transport.call_ms} ms"
             self._timeout = aiohttp.ClientTimeout(
                 total=transport.call_ms / 1000, connect=transport.connect_ms / 1000
             )
         else:
             self._bytes_max = ANSWER_BYTES_MAX
+            self._silence = f"sent nothing for {transport.read_ms} ms, the read time-out of its transport"
             self._timeout = aiohttp.ClientTimeout(
                 total=transport.call_ms / 1000,
                 sock_connect=transport.connect_ms / 1000,
@@ -171,7 +177,9 @@ class AiohttpClient:
             raise
         except aiohttp.ConnectionTimeoutError as error:
             raise ServiceUnavailable(f"{target.url}: no connection in time: {error}") from None
-        except (TimeoutError, aiohttp.ServerTimeoutError):
+        except aiohttp.ServerTimeoutError:
+            raise CallTimedOut(f"{target.url} {self._silence}") from None
+        except TimeoutError:
             raise CallTimedOut(f"{target.url} did not answer within {self._transport.call_ms} ms") from None
         except aiohttp.ClientPayloadError as error:
             raise BadAnswer(f"{target.url}: the answer broke off: {error}") from None

@@ -38,7 +38,16 @@ class InvocationPostponed(RemoteError):
 
 
 class BadAnswer(RemoteError):
-    """The service has answered this batch with something that is no result."""
+    """The service has answered this batch with something that is no result.
+
+    Attributes:
+        is_final: StateFun's okhttp transport does not try again after such an answer.
+    """
+
+    def __init__(self, reason: str, is_final: bool = False) -> None:
+        super().__init__(reason)
+        self.args = (reason, is_final)
+        self.is_final = is_final
 
 
 class CallTimedOut(BadAnswer):

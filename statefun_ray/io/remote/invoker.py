@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 
+from google.protobuf.message import DecodeError
+
 from statefun_checkpoints.model import StateSpec
 from statefun_ray.core.effects import Invoke
 from statefun_ray.core.invoker import InvocationEffects, LaneSpec
@@ -29,11 +31,20 @@ from statefun_ray.io.remote.errors import (
     BadAnswer,
     CallTimedOut,
     InvocationPostponed,
+    RemoteError,
     ServiceUnavailable,
 )
 from statefun_ray.io.remote.target import BadUrl, Target, target_of
 from statefun_ray.io.remote.thin_client import ThinClient
-from statefun_ray.module.model import FUNCTION_NAME, AsyncTransport, Endpoint, Module, Transport
+from statefun_ray.module.model import (
+    FUNCTION_NAME,
+    AsyncTransport,
+    Endpoint,
+    Module,
+    OkHttpTransport,
+    Transport,
+)
+from statefun_sdk.protocol import FromFunction
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +63,10 @@ FUNCTION_FIGURES: Final = (
 )
 """Requests, those without a result, and the histogram of their time: per service, per function."""
 
+STRICT_DELAY_MS: Final = 4
+STRICT_DELAY_OKHTTP_MS: Final = 10
+"""Before the second attempt of a strict application; doubled from then on. StateFun's figures."""
+
 Outcome: TypeAlias = tuple[Invoke, InvocationEffects | None, Exception | None]
 """A batch, its effects, and what went wrong with it: ``InvocationPostponed`` if it could not be tried."""
 
@@ -59,7 +74,7 @@ Outcome: TypeAlias = tuple[Invoke, InvocationEffects | None, Exception | None]
 class Core(Protocol):
     """What is asked of the worker."""
 
-    def register_states(self, function_type: str, specs: Mapping[str, StateSpec]) -> bool:
+    def register_states(self, function_type: str, id: str, specs: Mapping[str, StateSpec]) -> bool:
         """See ``core.worker.Worker``."""
 
     def move_lane(self, name: str, limit: int, *, is_down: bool = False) -> None:
@@ -104,6 +119,7 @@ class _Endpoint:
 
     def __init__(self, name: str, transport: Transport, client: Client) -> None:
         self.name = name
+        self.transport = transport
         self.client = client
         connections = transport.pool_size if isinstance(transport, AsyncTransport) else OKHTTP_CONNECTIONS
         self.state = EndpointState(name, connections)
@@ -137,6 +153,7 @@ class RemoteInvoker:
         self._functions: dict[str, _Function] = {}
         self._core: Core | None = None
         self._outcomes: list[Outcome] = []
+        self._call = _StrictCall if module.failure_policy.strict else _Call
         self._closing: set[asyncio.Task[None]] = set()
 
     def connect(self, core: Core) -> None:
@@ -179,7 +196,9 @@ class RemoteInvoker:
         if isinstance(function.target, BadUrl):
             self._ended(invoke, None, BadAnswer(str(function.target)))
             return
-        call = _Call(self, invoke, function, function.target)
+        troubled = function.endpoint.state.troubled
+        is_alone = bool(troubled) and (invoke.function_type, invoke.id) in troubled
+        call = self._call(self, invoke, function, function.target, is_alone)
         try:
             call.send()
         except Exception as error:  # noqa: BLE001 - one batch that cannot be sent is no reason to end the worker
@@ -201,9 +220,9 @@ class RemoteInvoker:
             assert self._core is not None, "connect comes before start"
             self._core.outcomes_ready()
 
-    def _register(self, function_type: str, specs: Mapping[str, StateSpec]) -> None:
+    def _register(self, function_type: str, id: str, specs: Mapping[str, StateSpec]) -> None:
         assert self._core is not None, "connect comes before start"
-        self._core.register_states(function_type, specs)
+        self._core.register_states(function_type, id, specs)
 
     def _tell_limit(self, endpoint: _Endpoint, now_ms: float) -> None:
         """Let the worker know how many requests the service bears now, and again when a pause ends."""
@@ -283,16 +302,20 @@ class _Call:
         "_states_sent",
         "body",
         "function_type",
+        "is_alone",
         "target",
     )
 
-    def __init__(self, owner: RemoteInvoker, invoke: Invoke, function: _Function, target: Target) -> None:
+    def __init__(
+        self, owner: RemoteInvoker, invoke: Invoke, function: _Function, target: Target, is_alone: bool
+    ) -> None:
         self._owner = owner
         self._invoke = invoke
         self._function = function
         self._rounds = 0
         self.target = target
         self.function_type = invoke.function_type
+        self.is_alone = is_alone
 
     def send(self) -> None:
         """Make a request with what is known now."""
@@ -347,10 +370,14 @@ class _Call:
                 f"the service of {self.function_type} asks again for states that it was given: "
                 f"{', '.join(sorted(missing)) or 'none'}; nothing was executed"
             )
-        self._owner._register(self.function_type, missing)
+        self._owner._register(self.function_type, self._invoke.id, missing)
 
     def failed(self, error: Exception) -> None:
         """See `client.Request`."""
+        self._owner._ended(self._invoke, None, self._told(error))
+
+    def _told(self, error: Exception) -> Exception:
+        """Let the endpoint know of a failure; return what it means for the batch."""
         owner, endpoint = self._owner, self._function.endpoint
         state, now_ms = endpoint.state, _now_ms()
         metrics = self._function.metrics
@@ -377,7 +404,92 @@ class _Call:
         else:
             state.abandoned()
         owner._tell_limit(endpoint, now_ms)
-        owner._ended(self._invoke, None, error)
+        return error
+
+
+class _StrictCall(_Call):
+    """One that is tried as in StateFun: again and again within ``call``, and then the application rolls back.
+
+    An outage ends the generation as well. ``Retry-After`` and the limit of requests hold for others,
+    which have not begun yet.
+    """
+
+    __slots__ = ("_attempts", "_is_over", "_is_sent", "_reason", "_timer")
+
+    def __init__(
+        self, owner: RemoteInvoker, invoke: Invoke, function: _Function, target: Target, is_alone: bool
+    ) -> None:
+        super().__init__(owner, invoke, function, target, is_alone)
+        self._attempts = 0
+        self._is_over = self._is_sent = False
+        self._reason = ""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def send(self) -> None:
+        """Make a request with what is known now; the first one starts the clock."""
+        super().send()
+        self._is_sent = True
+        if self._timer is None:
+            call_s = self._function.endpoint.transport.call_ms / 1000
+            self._timer = asyncio.get_running_loop().call_later(call_s, self._give_up)
+
+    def answered(self, answer: bytes) -> None:
+        """See `client.Request`."""
+        if self._is_over:
+            return
+        try:
+            FromFunction.FromString(answer)
+        except DecodeError as error:
+            text = (
+                f"the service of {self.function_type} answered {len(answer)} bytes that are no FromFunction"
+            )
+            self.failed(BadAnswer(f"{text}: {error}", True))
+            return
+        self._is_sent = False
+        super().answered(answer)
+        if not self._is_sent:
+            self._end()
+
+    def _end(self) -> None:
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def failed(self, error: Exception) -> None:
+        """See `client.Request`."""
+        if self._is_over:
+            return
+        self._told(error)
+        is_okhttp = isinstance(self._function.endpoint.transport, OkHttpTransport)
+        if not isinstance(error, RemoteError):
+            self._end()
+            self._owner._ended(self._invoke, None, error)  # a bug
+            return
+        self._attempts += 1
+        self._reason = error.reason
+        if is_okhttp and isinstance(error, BadAnswer) and error.is_final:
+            self._give_up("StateFun's okhttp transport does not try again after that")
+            return
+        # With okhttp it may have been the silence that was too long, of which `call` may hold several.
+        if not is_okhttp and isinstance(error, CallTimedOut):
+            self._give_up()
+            return
+        self.is_alone = True
+        delay_ms = (STRICT_DELAY_OKHTTP_MS if is_okhttp else STRICT_DELAY_MS) << min(self._attempts - 1, 20)
+        asyncio.get_running_loop().call_later(delay_ms / 1000, self._try_again)
+
+    def _try_again(self) -> None:
+        if self._is_over:
+            return
+        self._rounds -= 1
+        self.send()
+
+    def _give_up(self, why: str = "") -> None:
+        self._end()
+        call_ms = self._function.endpoint.transport.call_ms
+        reason = self._reason or f"{self.target.url} did not answer"
+        why = why or f"that was attempt {max(1, self._attempts)}, and the {call_ms} ms of call are over"
+        self._owner._ended(self._invoke, None, BadAnswer(f"{reason}; {why}"))
 
 
 def _now_ms() -> float:

@@ -65,10 +65,12 @@ def target_of(endpoint: Endpoint, function_type: str) -> Target:
     if illegal is not None:
         raise BadUrl(url, f"holds {illegal[0]!r}, which no URL may")
     scheme, _, _ = url.partition("://")
-    if scheme in ("http+unix", "https+unix"):
+    if scheme == "https+unix":
+        raise BadUrl(url, "asks for TLS over a Unix socket, which is not spoken here; write http+unix://")
+    if scheme == "http+unix":
         if isinstance(endpoint.transport, AsyncTransport):
             raise BadUrl(url, "is of a Unix socket, which takes transport io.statefun.transports.v1/okhttp")
-        return _unix_target(url, scheme.partition("+")[0])
+        return _unix_target(url)
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -81,12 +83,11 @@ def target_of(endpoint: Endpoint, function_type: str) -> Target:
     return Target(url, parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme], path)
 
 
-def _unix_target(url: str, scheme: str) -> Target:
+def _unix_target(url: str) -> Target:
     file, found, path = url.partition("://")[2].partition(".sock")
     if not found or (path and not path.startswith("/")):
         raise BadUrl(url, "must hold the path of a socket that ends in .sock, and perhaps a path after it")
     # OkHttp, through which StateFun does this, takes the path for one segment: its slashes are
     # percent-encoded on the wire, and no path at all is one slash. Services are written for that.
-    return Target(
-        url, scheme, "localhost", _DEFAULT_PORTS[scheme], "/" + quote(path or "/", safe=""), file + ".sock"
-    )
+    path = "/" + quote(path or "/", safe="")
+    return Target(url, "http", "localhost", _DEFAULT_PORTS["http"], path, file + ".sock")

@@ -28,6 +28,13 @@ from statefun_sdk import batches
 JOINED_MAX: Final = 128
 """Requests that travel as one: enough that the request itself costs little."""
 
+JOINED_S_MIN: Final = 1.0
+JOINED_FACTOR: Final = 10
+"""Joined requests are waited for as long as ten times what so many usually take, and at least a second: no
+pause of a service that is well takes longer. Then they are asked one by one, as one of them may hang
+for as long as a request may take. It may have been run all the same, which does no harm: effects come
+with answers alone."""
+
 ALONE_S: Final = 60.0
 """After a time-out of joined requests."""
 
@@ -39,7 +46,7 @@ HEAD_BYTES_MAX: Final = 65_536
 HEADS_MAX: Final = 1_000
 """Heads of answers that are remembered: their date makes new ones every second."""
 
-SWEEP_S_MAX: Final = 1.0
+SWEEP_S_MAX: Final = 0.25
 SWEEP_S_MIN: Final = 0.005
 """Answers are looked after every twentieth of the time they may take, within these bounds."""
 
@@ -63,6 +70,10 @@ class _Exchange(Protocol):
 
     target: Target
     content_type: str
+    wait_s: float
+    """For its answer; 0 for as long as the transport says."""
+    sent_s: float
+    """When it was sent, by the clock of the loop."""
 
     @property
     def body(self) -> bytes:
@@ -91,13 +102,15 @@ class ThinClient:
         """``(url, function type)`` whose service takes many requests in one."""
         self._alone_until_s: dict[str, float] = {}
         """By url: until when requests are not joined, after one that was not answered in time."""
+        self._usual_s: dict[str, float] = {}
+        """By url: what one of many requests takes, as an average; at first, what a single one took."""
         self._gathered: dict[str, list[Request]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep_handle: asyncio.TimerHandle | None = None
 
     def start(self, request: Request) -> None:
         """See `client.Client.start`."""
-        if (request.target.url, request.function_type) not in self._joining:
+        if (request.target.url, request.function_type) not in self._joining or request.is_alone:
             self._begin(_Single(self, request))
             return
         waiting = self._gathered.get(request.target.url)
@@ -131,11 +144,20 @@ class ThinClient:
             self._begin(_Joined(self, target, waiting[:count]))
             waiting = waiting[count:]
 
-    def _offered(self, request: Request) -> None:
+    def _offered(self, request: Request, sent_s: float) -> None:
         """The service takes requests for this function many in one, too."""
-        url = request.target.url
-        if asyncio.get_running_loop().time() >= self._alone_until_s.get(url, 0.0):
+        url, now_s = request.target.url, asyncio.get_running_loop().time()
+        self._usual_s.setdefault(url, now_s - sent_s)
+        if now_s >= self._alone_until_s.get(url, 0.0):
             self._joining.add((url, request.function_type))
+
+    def _joined_wait_s(self, url: str, count: int) -> float:
+        """Return how long so many requests in one may take."""
+        return min(self._call_s, max(JOINED_S_MIN, JOINED_FACTOR * count * self._usual_s.get(url, 0.0)))
+
+    def _took(self, url: str, each_s: float) -> None:
+        usual_s = self._usual_s.get(url, each_s)
+        self._usual_s[url] = usual_s + (each_s - usual_s) / 4
 
     def _part(self, requests: list[Request]) -> None:
         """Ask for these functions one by one again."""
@@ -185,7 +207,8 @@ class ThinClient:
         head = self._request_heads.get((exchange.target.url, exchange.content_type))
         if head is None:
             head = self._request_head(exchange.target, exchange.content_type)
-        connection.send(exchange, head, now_s + self._call_s)
+        exchange.sent_s = now_s
+        connection.send(exchange, head, now_s + (exchange.wait_s or self._call_s))
         if self._sweep_handle is None:
             self._sweep_later()
 
@@ -295,8 +318,10 @@ class ThinClient:
 class _Single:
     """An exchange for one request."""
 
-    __slots__ = ("_client", "_request", "target")
+    __slots__ = ("_client", "_request", "sent_s", "target")
     content_type = CONTENT_TYPE
+    wait_s = 0.0
+    sent_s: float
 
     def __init__(self, client: ThinClient, request: Request) -> None:
         self._client = client
@@ -309,7 +334,7 @@ class _Single:
 
     def answered(self, body: bytes, offers_batches: bool) -> None:
         if offers_batches:
-            self._client._offered(self._request)
+            self._client._offered(self._request, self.sent_s)
         self._request.answered(body)
 
     def failed(self, error: Exception) -> None:
@@ -319,13 +344,15 @@ class _Single:
 class _Joined:
     """An exchange for many requests: each gets its own answer, or what went wrong with all."""
 
-    __slots__ = ("_client", "_requests", "body", "target")
+    __slots__ = ("_client", "_requests", "body", "sent_s", "target", "wait_s")
     content_type = batches.CONTENT_TYPE
+    sent_s: float
 
     def __init__(self, client: ThinClient, target: Target, requests: list[Request]) -> None:
         self._client = client
         self._requests = requests
         self.target = target
+        self.wait_s = client._joined_wait_s(target.url, len(requests))
         self.body = batches.join_requests(request.body for request in requests)
 
     def answered(self, body: bytes, offers_batches: bool) -> None:
@@ -338,6 +365,8 @@ class _Joined:
         if len(answers) != len(requests):
             self.failed(BadAnswer(f"{url} answered {len(answers)} of {len(requests)} requests"))
             return
+        took_s = asyncio.get_running_loop().time() - self.sent_s
+        self._client._took(url, took_s / len(requests))
         for request, (outcome, data) in zip(requests, answers, strict=True):
             if outcome == batches.DONE:
                 request.answered(data)
@@ -346,15 +375,15 @@ class _Joined:
 
     def failed(self, error: Exception) -> None:
         if isinstance(error, BadAnswer):
+            # An older version of the service, perhaps: one at a time is what everybody knows. Or one of
+            # them hangs: alone, each is answered for itself; and for a while, or the one would hold up
+            # others again as soon as any has succeeded.
             self._client._part(self._requests)
-            if not isinstance(error, CallTimedOut):
-                # An older version of the service, perhaps: one at a time is what everybody knows.
-                for request in self._requests:
-                    self._client._begin(_Single(self._client, request))
-                return
-            # One of them, probably. Alone, each is answered for itself; and for a while, or the one would
-            # hold up others again as soon as any has succeeded.
-            self._client._leave_alone(self.target)
+            if isinstance(error, CallTimedOut):
+                self._client._leave_alone(self.target)
+            for request in self._requests:
+                self._client._begin(_Single(self._client, request))
+            return
         for request in self._requests:
             request.failed(error)
 

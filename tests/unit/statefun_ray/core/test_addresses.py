@@ -186,3 +186,20 @@ def test_addresses_are_known_as_retrying_until_they_succeed_or_are_given_up() ->
     assert desk.addresses.retrying == {}
     assert list(desk.addresses.parked) == [("a/b", "3")]
     assert not desk.restarted(retry_parked=True).addresses.retrying, "another chance is no failure yet"
+
+
+def test_a_lane_knows_how_much_waits_for_it() -> None:
+    desk = Desk()
+    for id in ("1", "2", "3"):
+        desk.enqueue("a", "b", id=id)
+    first, second, third = (desk.begin()[0] for _ in range(3))
+    desk.enqueue("c", id="1")
+    assert desk.lane.waiting == 7
+
+    desk.addresses.succeeded(first)
+    desk.addresses.bury(second)
+    desk.addresses.park(third)
+    desk.enqueue("c", id="3")
+    assert desk.lane.waiting == 2
+    assert desk.restarted().lane.waiting == 2
+    assert desk.restarted(retry_parked=True).lane.waiting == 5

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from statefun_checkpoints.model import DEAD
-from statefun_ray.core.dead_letters import command, letter_of
+from statefun_ray.core.dead_letters import Rejected, command, letter_of
 from statefun_ray.core.message import DEAD_LETTERS, Message
+from statefun_ray.core.splits import split_name
 from statefun_ray.core.state import Table
 from tests.unit.statefun_ray.core.staging import NOW, Actor, Call, Script, Stage, message
 
@@ -125,3 +126,20 @@ def test_strictness_ends_the_generation(config: dict[str, Any]) -> None:
     worker.admit(message("a/keep", "1", "p"))
     worker.turn()
     assert "a/keep/1 failed, and that ends the generation: ValueError: p is poison" in worker.deaths[0]
+
+
+def test_a_record_that_can_be_no_message_ends_the_generation_of_a_strict_application_too() -> None:
+    rejected: list[Rejected] = [("a/keep", "topic/0/7", "", b"x", "Kafka record topic/0/7: it has no key")]
+    split = split_name("a/in", "topic", 0)
+    lenient, strict = actor(), actor(strict=True)
+    for worker in (lenient, strict):
+        worker.core.splits.open(split, 0)
+        worker.core.split_records(split, 8, [], rejected)
+        worker.run()
+
+    assert len(letters(lenient)) == 1
+    assert lenient.deaths == []
+    assert letters(strict) == []
+    [death] = strict.deaths
+    assert "below 8" in death
+    assert "ends the generation: Kafka record topic/0/7: it has no key" in death

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from statefun_ray.core.addresses import BACKOFF_MS_MIN
 from statefun_ray.core.invoker import LaneSpec
-from statefun_ray.core.lanes import AWAITING, INLINE
+from statefun_ray.core.lanes import AWAITING, FULL_MS_MAX, INLINE
+from statefun_ray.core.worker import STALLED_MS
 from tests.unit.statefun_ray.core.staging import Actor, Call, Script, Stage, message
 
 
@@ -24,6 +25,10 @@ def actor(waiting_max: int = 0, **config: int) -> Actor:
 
 def started(worker: Actor) -> list[str]:
     return [f"{invoke.function_type}/{invoke.id}" for invoke in worker.invokes]
+
+
+def takes_input(worker: Actor) -> bool:
+    return worker.core.takes_input
 
 
 def finish(worker: Actor, address: str) -> None:
@@ -190,6 +195,68 @@ def test_sources_wait_while_one_address_has_enough() -> None:
     assert not worker.core._is_held_back()
 
 
+def test_an_answer_that_takes_long_does_not_hold_back_the_sources_for_as_long() -> None:
+    worker = actor(waiting_max=1)
+    worker.admit(message("one/f", "1", "a"))
+    worker.run()
+    worker.later(5_000)
+    worker.admit(message("one/f", "1", "b"), message("one/f", "1", "c"))
+    worker.run()
+    assert not takes_input(worker)
+    assert worker.core.next_due_ms == worker.now_ms + FULL_MS_MAX, "no event would say that sources may go on"
+
+    worker.later(FULL_MS_MAX - 1)
+    assert not takes_input(worker)
+    worker.later(1)
+    assert takes_input(worker)
+    assert worker.core.next_due_ms is None
+
+
+def test_an_address_that_works_through_a_long_queue_holds_back_the_sources_until_it_is_short() -> None:
+    worker = actor(waiting_max=2, batch_max=1)
+    worker.admit(*(message("one/f", "1", text) for text in "abcdef"))
+    worker.run()
+    held = []
+    for _ in range(6):
+        worker.later(FULL_MS_MAX - 1)
+        held.append(not takes_input(worker))
+        worker.finish()
+        worker.run()
+    assert held == [True, True, True, True, False, False]
+
+
+def test_what_waits_for_a_service_that_is_down_stops_other_sources_only_when_it_is_very_much() -> None:
+    worker = actor(backlog_max=5, stalled_max=20)
+    worker.admit(*(message("one/f", str(n), "x") for n in range(2)))
+    worker.run()
+    worker.core.move_lane("one", 0, is_down=True)
+    worker.admit(*(message("one/f", str(n), "x") for n in range(22)))
+    worker.run()
+    assert worker.core.backlog == 24
+    assert takes_input(worker)
+
+    worker.admit(message("one/f", "1", "x"))
+    worker.later(STALLED_MS)
+    assert not takes_input(worker)
+    worker.core.move_lane("one", 2)
+    assert not takes_input(worker), "it is there again, so that waiting helps"
+
+
+def test_what_waits_for_an_address_that_fails_or_hangs_stops_no_other_source() -> None:
+    worker = actor(backlog_max=5, waiting_max=1)
+    worker.admit(message("one/f", "fails", "poison"), message("two/f", "hangs", "x"))
+    worker.run()
+    worker.finish(error="it is poison")
+    for id, function in (("fails", "one/f"), ("hangs", "two/f")):
+        worker.admit(*(message(function, id, "x") for _ in range(10)))
+    worker.run()
+    assert not takes_input(worker)
+
+    worker.later(FULL_MS_MAX)
+    assert worker.core.backlog == 22
+    assert takes_input(worker)
+
+
 def test_an_address_that_fails_does_not_hold_back_the_sources() -> None:
     worker = actor(waiting_max=1)
     worker.admit(message("one/f", "1", "poison"))
@@ -203,7 +270,11 @@ def test_an_address_that_fails_does_not_hold_back_the_sources() -> None:
     assert not worker.core._is_held_back(), "that would hold them back for as long as it fails"
 
     worker.later(BACKOFF_MS_MIN)
-    assert worker.core._is_held_back()
+    assert not worker.core._is_held_back(), "nor while it is tried again"
+    worker.admit(message("one/f", "1", "b"))
+    worker.finish()
+    worker.run()
+    assert worker.core._is_held_back(), "it works again"
     worker.finish()
     worker.run()
     assert not worker.core._is_held_back()

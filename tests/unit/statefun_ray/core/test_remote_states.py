@@ -28,7 +28,7 @@ def invoked(stage: Stage, id: str = "1") -> Actor:
 def written(value: bytes = b"7", id: str = "1", **spec: object) -> Stage:
     stage = Stage(script())
     actor = invoked(stage, id)
-    actor.core.register_states("one/f", {"count": StateSpec(type=INT, **spec)})  # type: ignore[arg-type]
+    actor.core.register_states("one/f", id, {"count": StateSpec(type=INT, **spec)})  # type: ignore[arg-type]
     actor.finish(({0: value}, [], [], []))
     stage.run()
     return stage
@@ -48,9 +48,9 @@ def test_a_function_has_no_states_until_it_declares_them() -> None:
     actor = invoked(stage)
     assert list(actor.script.tables["one/f"]) == []
 
-    assert actor.core.register_states("one/f", {"count": COUNT})
+    assert actor.core.register_states("one/f", "1", {"count": COUNT})
     assert [table.name for table in actor.script.tables["one/f"]] == ["one/f.count"]
-    assert not actor.core.register_states("one/f", {"count": COUNT}), "nothing new"
+    assert not actor.core.register_states("one/f", "1", {"count": COUNT}), "nothing new"
 
 
 def test_values_come_back_before_anybody_declares_them() -> None:
@@ -62,7 +62,7 @@ def test_values_come_back_before_anybody_declares_them() -> None:
     assert rows_of(again) == {"1": b"7"}
     actor = invoked(again)
     assert list(actor.script.tables["one/f"]) == []
-    actor.core.register_states("one/f", {"count": COUNT})
+    actor.core.register_states("one/f", "1", {"count": COUNT})
     assert actor.script.tables["one/f"][0].get("1") == b"7"
 
 
@@ -78,14 +78,14 @@ def test_values_that_nobody_asks_for_stay_in_further_snapshots() -> None:
 def test_a_state_without_values_is_not_recorded_and_may_change_its_type() -> None:
     stage = Stage(script())
     actor = invoked(stage)
-    actor.core.register_states("one/f", {"count": COUNT})
+    actor.core.register_states("one/f", "1", {"count": COUNT})
     actor.finish()
     entry = stage.snapshot()
     assert entry.functions == {"one/f": FunctionSpec({}, remote=True)}
 
     again = stage.restarted(entry=entry)
     actor = invoked(again)
-    assert actor.core.register_states("one/f", {"count": StateSpec(type=TEXT)})
+    assert actor.core.register_states("one/f", "1", {"count": StateSpec(type=TEXT)})
 
 
 def test_values_of_another_type_are_not_touched() -> None:
@@ -96,7 +96,7 @@ def test_values_of_another_type_are_not_touched() -> None:
     with pytest.raises(
         StateTypeChanged, match=r"'count' of one/f has values of type io\.statefun\.types/int"
     ):
-        actor.core.register_states("one/f", {"other": COUNT, "count": StateSpec(type=TEXT)})
+        actor.core.register_states("one/f", "1", {"other": COUNT, "count": StateSpec(type=TEXT)})
     assert list(actor.script.tables["one/f"]) == [], "all or none"
 
     actor.finish(error="refused")
@@ -111,16 +111,16 @@ def test_also_a_worker_without_values_knows_the_type_that_others_have_stored() -
     actor = invoked(again, other)
 
     with pytest.raises(StateTypeChanged):
-        actor.core.register_states("one/f", {"count": StateSpec(type=TEXT)})
+        actor.core.register_states("one/f", "1", {"count": StateSpec(type=TEXT)})
 
 
 def test_a_registered_state_keeps_its_type_for_the_generation() -> None:
     stage = Stage(script())
     actor = invoked(stage)
-    actor.core.register_states("one/f", {"count": COUNT})
+    actor.core.register_states("one/f", "1", {"count": COUNT})
 
     with pytest.raises(StateTypeChanged):
-        actor.core.register_states("one/f", {"count": StateSpec(type=TEXT)})
+        actor.core.register_states("one/f", "1", {"count": StateSpec(type=TEXT)})
 
 
 def test_workers_that_learned_two_types_keep_every_row_with_its_own() -> None:
@@ -129,7 +129,7 @@ def test_workers_that_learned_two_types_keep_every_row_with_its_own() -> None:
     for id, spec in ((mine, COUNT), (other, StateSpec(type=TEXT))):
         actor = invoked(stage, id)
         # The stage has one script for all workers, so the tables are those bound last.
-        actor.core.register_states("one/f", {"count": spec})
+        actor.core.register_states("one/f", "1", {"count": spec})
         actor.finish(({0: id.encode()}, [], [], []))
     entry = stage.snapshot()
 
@@ -142,14 +142,14 @@ def test_workers_that_learned_two_types_keep_every_row_with_its_own() -> None:
     actor = invoked(again, mine)
     for typename in (INT, TEXT):
         with pytest.raises(StateTypeChanged):
-            actor.core.register_states("one/f", {"count": StateSpec(type=typename)})
+            actor.core.register_states("one/f", "1", {"count": StateSpec(type=typename)})
 
 
 def test_a_deleted_value_of_the_old_type_does_not_hide_the_new_one() -> None:
     entry = (stage := written()).snapshot()
     again = stage.restarted(entry=entry)
     actor = invoked(again)
-    actor.core.register_states("one/f", {"count": COUNT})
+    actor.core.register_states("one/f", "1", {"count": COUNT})
     actor.finish(({0: None}, [], [], []))
     again.run()
     entry = again.snapshot()
@@ -157,7 +157,7 @@ def test_a_deleted_value_of_the_old_type_does_not_hide_the_new_one() -> None:
 
     third = again.restarted(entry=entry)
     actor = invoked(third)
-    actor.core.register_states("one/f", {"count": StateSpec(type=TEXT)})
+    actor.core.register_states("one/f", "1", {"count": StateSpec(type=TEXT)})
     actor.finish(({0: b"new"}, [], [], []))
     third.run()
     fourth = third.restarted(entry=third.snapshot())
@@ -169,7 +169,7 @@ def test_there_is_a_largest_number_of_states() -> None:
     actor = invoked(stage)
 
     with pytest.raises(TooManyStates, match=f"declares {STATES_MAX + 1} states"):
-        actor.core.register_states("one/f", {f"s{number}": COUNT for number in range(STATES_MAX + 1)})
+        actor.core.register_states("one/f", "1", {f"s{number}": COUNT for number in range(STATES_MAX + 1)})
 
 
 # --- expiration ----------------------------------------------------------------------------------
@@ -205,6 +205,23 @@ def test_an_invocation_refreshes_what_expires_after_the_last_call() -> None:
     assert expiring(stage) is None
 
 
+def test_the_first_invocation_after_a_restart_refreshes_too_although_states_come_after_it() -> None:
+    spec = StateSpec(type=INT, expire="after_call", expire_ms=100)
+    stage = written(expire="after_call", expire_ms=100)
+    again = stage.restarted(entry=stage.snapshot())
+    actor = again.owner("1")
+    actor.later(90)
+    actor.admit(message("one/f", "1", "x"))
+    actor.run()
+    actor.core.register_states("one/f", "1", {"count": spec})
+    actor.finish()
+    actor.later(50)
+
+    assert expiring(again) == b"7"
+    actor.later(60)
+    assert expiring(again) is None
+
+
 @pytest.mark.parametrize(
     ("before", "after", "at_150", "at_250"),
     [
@@ -223,14 +240,14 @@ def test_a_changed_expiration_is_taken_over(
 ) -> None:
     stage = Stage(script())
     actor = invoked(stage)
-    actor.core.register_states("one/f", {"count": before})
+    actor.core.register_states("one/f", "1", {"count": before})
     actor.finish(({0: b"7"}, [], [], []))
     stage.run()
     again = stage.restarted(entry=stage.snapshot())
     actor = invoked(again)
     # A layer of before is still to be written when the change comes.
     again.trigger()
-    actor.core.register_states("one/f", {"count": after})
+    actor.core.register_states("one/f", "1", {"count": after})
     actor.finish()
     again.run()
     again.commit()

@@ -249,9 +249,17 @@ def test_an_underscore_in_the_host_works_with_a_warning() -> None:
     module_of(document(V1, "functions: a/b\nurlPathTemplate: http://my_service:8000/"))
 
 
-@pytest.mark.parametrize("url", ["http+unix:///var/run/f.sock", "https+unix:///f.sock/path/{function.name}"])
+@pytest.mark.parametrize("url", ["http+unix:///var/run/f.sock", "http+unix:///f.sock/path/{function.name}"])
 def test_okhttp_knows_unix_sockets(url: str) -> None:
     assert the_endpoint(document(V1, f"functions: a/b\nurlPathTemplate: '{url}'")).url_template == url
+
+
+def test_tls_over_a_unix_socket_is_refused_and_not_left_out_silently() -> None:
+    key, line, text = error_of(
+        document(V1, "functions: a/b\nurlPathTemplate: https+unix:///var/run/f.sock/x")
+    )
+    assert (key, line) == ("spec.urlPathTemplate", 4)
+    assert "no TLS is spoken over Unix sockets here" in text
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from statefun_sdk.errors import UserValueError
 
 OCTETS = "application/octet-stream"
 PASSWORD = b"secret\n"
+LOCALHOST = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
 
 
 @asynccontextmanager
@@ -71,7 +72,9 @@ async def posted(url: str, transport: Transport, body: bytes = b"x") -> bytes:
 class Certificates:
     """An authority, and a certificate that it has signed for both sides."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, host: x509.GeneralName = LOCALHOST) -> None:
+        """``host`` is whom the certificate names."""
+        self._host = host
         authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
         authority = self._sign(
             "authority", authority_key.public_key(), "authority", authority_key, is_ca=True
@@ -88,8 +91,8 @@ class Certificates:
         )
         self.password.write_bytes(PASSWORD)
 
-    @staticmethod
     def _sign(
+        self,
         name: str,
         key: ec.EllipticCurvePublicKey,
         issuer: str,
@@ -108,7 +111,7 @@ class Certificates:
             .not_valid_after(now + dt.timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
             .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+                x509.SubjectAlternativeName([self._host]),
                 critical=False,
             )
             .sign(issuer_key, hashes.SHA256())
@@ -184,8 +187,10 @@ async def test_okhttp_follows_redirects_and_async_does_not() -> None:
 
 async def test_okhttp_waits_for_a_byte_no_longer_than_it_may() -> None:
     async with served() as url:
-        with pytest.raises(CallTimedOut):
+        with pytest.raises(CallTimedOut, match="sent nothing for 50 ms, the read time-out"):
             await posted(url + "/slow", OkHttpTransport(read_ms=50))
+        with pytest.raises(CallTimedOut, match="did not answer within 60 ms"):
+            await posted(url + "/slow", OkHttpTransport(call_ms=60))
 
 
 async def test_compressed_answers_count_as_what_they_hold() -> None:

@@ -31,7 +31,7 @@ def test_urls(template: str, origin: str, path: str, authority: str) -> None:
     ("template", "socket", "path"),
     [
         ("http+unix:///run/f.sock/path/of/url", "/run/f.sock", "/%2Fpath%2Fof%2Furl"),
-        ("https+unix:///run/f.sock", "/run/f.sock", "/%2F"),
+        ("http+unix:///run/f.sock", "/run/f.sock", "/%2F"),
     ],
 )
 def test_unix_sockets_have_their_slashes_encoded(template: str, socket: str, path: str) -> None:
@@ -44,6 +44,7 @@ def test_unix_sockets_have_their_slashes_encoded(template: str, socket: str, pat
     ("template", "okhttp", "problem"),
     [
         ("http+unix:///run/f.sock", False, "okhttp"),
+        ("https+unix:///run/f.sock", True, "asks for TLS over a Unix socket"),
         ("http+unix:///run/f.socket", True, "ends in .sock"),
         ("http+unix:///run/f", True, "ends in .sock"),
         ("ftp://h/x", False, "must begin with http"),

@@ -11,7 +11,7 @@ import pytest
 from statefun_ray.io.remote.client import AiohttpClient, Client, post
 from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, ServiceUnavailable
 from statefun_ray.io.remote.target import Target, target_of
-from statefun_ray.io.remote.thin_client import HEAD_BYTES_MAX, ThinClient
+from statefun_ray.io.remote.thin_client import HEAD_BYTES_MAX, JOINED_FACTOR, JOINED_S_MIN, ThinClient
 from statefun_ray.module.model import AsyncTransport, Endpoint
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n"
@@ -262,3 +262,13 @@ async def test_a_request_that_was_given_up_does_not_get_the_answer_of_another() 
     async with served(OK + b"content-length: 1\r\n\r\nb") as server:
         assert await post(client, server.target, b"y") == b"b"
     await client.close()
+
+
+def test_many_requests_in_one_are_waited_for_as_long_as_such_usually_take_ten_times_over() -> None:
+    client = ThinClient(AsyncTransport(call_ms=30_000))
+    assert client._joined_wait_s("url", 100) == JOINED_S_MIN, "nothing is known"
+    for _ in range(20):
+        client._took("url", 0.01)
+    assert client._joined_wait_s("url", 1) == JOINED_S_MIN
+    assert client._joined_wait_s("url", 100) == pytest.approx(JOINED_FACTOR * 100 * 0.01)
+    assert client._joined_wait_s("url", 1_000) == 30, "never longer than a request may take"
