@@ -271,8 +271,9 @@ def test_an_address_that_fails_does_not_hold_back_the_sources() -> None:
 
     worker.later(BACKOFF_MS_MIN)
     assert not worker.core._is_held_back(), "nor while it is tried again"
-    worker.admit(message("one/f", "1", "b"))
     worker.finish()
+    worker.run()
+    worker.admit(message("one/f", "1", "b"))
     worker.run()
     assert worker.core._is_held_back(), "it works again"
     worker.finish()
