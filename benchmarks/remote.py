@@ -167,6 +167,7 @@ class _Driver:
     """Sends a request when the last one is answered."""
 
     function_type = FUNCTION
+    is_alone = False
 
     def __init__(self, client: ThinClient, target: Target, bodies: list[bytes], at: int) -> None:
         self._client, self._bodies, self._at = client, bodies, at
