@@ -31,16 +31,16 @@ from tests.parts.processes import ServiceProcess
 FUNCTION: Final = "lab/counter"
 STRING: Final = "io.statefun.types/string"
 SERVICES: Final = {"ours": "our SDK", "fork": "Python fork 3.5.0", "js": "JavaScript 3.3.0"}
-KEYS: Final = {1: 100_000, 100: 100_000, 10_000: 40_000}
+KEYS: Final = {1: 100_000, 100: 100_000, 10_000: 60_000}
 """Keys -> messages of a round."""
 
 CONNECTIONS: Final = 32
-ROUNDS: Final = 3
-CEILING_S: Final = 1.5
+ROUNDS: Final = 5
+CEILING_S: Final = 1.0
 AT_ONCE: Final = 100
 """Messages made by one event."""
 
-WINDOW: Final = 32
+WINDOW: Final = 16
 """Such events on their way from the ingress: sources are held back by what waits, as with any other load."""
 
 functions = StatefulFunctions()

@@ -171,7 +171,7 @@ class Addresses:
         lane = address.lane
         lane.waiting += 1
         address.waiting.append(key)
-        if lane.waiting_max and len(address.waiting) >= lane.waiting_max:
+        if 0 < lane.waiting_max <= len(address.waiting) and not address.is_full:
             self._measure(address)
         return address
 

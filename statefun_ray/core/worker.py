@@ -468,6 +468,17 @@ class Worker:
         due_ms = self._timers.next_due_ms()
         return bool(self._mailbox) or self._can_start() or (due_ms is not None and due_ms <= now_ms)
 
+    def start_ready(self, now_ms: int, limit: int) -> None:
+        """Begin what is ready, up to ``limit`` addresses of each lane.
+
+        A turn does that as well, but at its end. To be called when invocations have ended, so that a
+        service that could go on does not wait for a turn's worth of other messages.
+        """
+        if self._started:
+            self._now_ms = now_ms
+            self._store.set_now(now_ms)
+            self._run_ready(limit)
+
     @property
     def next_due_ms(self) -> int | None:
         """When :meth:`turn` has to be called at the latest: a timer or a retry is due, or sources may go on."""

@@ -271,8 +271,11 @@ class WorkerLoop:
         self._schedule_turn()
 
     def _take_outcomes(self) -> None:
+        outcomes = self._invoker.remote.take_outcomes()
+        if not outcomes:
+            return
         core, now_ms = self.core, wall_ms()
-        for invoke, effects, error in self._invoker.remote.take_outcomes():
+        for invoke, effects, error in outcomes:
             if error is None:
                 core.invocation_done(invoke.invocation_id, effects, None, now_ms)
             elif isinstance(error, InvocationPostponed):
@@ -282,6 +285,8 @@ class WorkerLoop:
                 self._failures.report(invoke.function_type, invoke.id, error, traceback=not is_told)
                 text = str(error) if is_told else describe_error(error)
                 core.invocation_done(invoke.invocation_id, None, text, now_ms)
+        core.start_ready(now_ms, self._limit)
+        self._perform()
 
     # --- turns ----------------------------------------------------------------------------
 
