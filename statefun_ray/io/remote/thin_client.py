@@ -2,25 +2,23 @@
 
 Over half of what aiohttp does for a request is of no use here. This client knows one kind of
 request and one kind of answer, and calls back instead of being awaited: a task and a few coroutines
-for each request would cost as much as the request. Parsing is httptools', as in uvicorn; an answer
-whose head is the same, byte for byte, as one that was parsed before means the same. Whatever needs
-more, TLS, Unix sockets, redirects, compressed answers, goes through `client.AiohttpClient`.
+for each request would cost as much as the request. A connection is `http_connection`'s. Whatever
+needs more, TLS, Unix sockets, redirects, compressed answers, goes through `client.AiohttpClient`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, Protocol, cast
-
-import httptools
+from typing import Any, Final
 
 from statefun_ray.io.remote.answers import check_head
 from statefun_ray.io.remote.client import Request, too_large
 from statefun_ray.io.remote.codec import CONTENT_TYPE
 from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, RemoteError, ServiceUnavailable
+from statefun_ray.io.remote.http_connection import Connection, Exchange, Head
 from statefun_ray.io.remote.target import Target
 from statefun_ray.module.model import AsyncTransport
 from statefun_sdk import batches
@@ -40,50 +38,12 @@ ALONE_S: Final = 60.0
 
 JOINED_BYTES_MAX: Final = 4 << 20
 
-HEAD_BYTES_MAX: Final = 65_536
-"""Of an answer; the parser itself would take any number."""
-
 HEADS_MAX: Final = 1_000
 """Heads of answers that are remembered: their date makes new ones every second."""
 
 SWEEP_S_MAX: Final = 0.25
 SWEEP_S_MIN: Final = 0.005
 """Answers are looked after every twentieth of the time they may take, within these bounds."""
-
-_BATCH_HEADER: Final = batches.HEADER.encode()
-
-
-class _Head(NamedTuple):
-    """What the head of an answer says."""
-
-    status: int
-    content_type: str
-    retry_after: str
-    encoding: str
-    offers_batches: bool
-    length: int
-    """Of the body; -1 if the head does not say."""
-
-
-class _Exchange(Protocol):
-    """One HTTP request, and who wants to know its end."""
-
-    target: Target
-    content_type: str
-    wait_s: float
-    """For its answer; 0 for as long as the transport says."""
-    sent_s: float
-    """When it was sent, by the clock of the loop."""
-
-    @property
-    def body(self) -> bytes:
-        """Of the request."""
-
-    def answered(self, body: bytes, offers_batches: bool) -> None:
-        """The service has answered with a success."""
-
-    def failed(self, error: Exception) -> None:
-        """See `client.Request.failed`."""
 
 
 class ThinClient:
@@ -94,10 +54,10 @@ class ThinClient:
         self._call_s = transport.call_ms / 1000
         self._connect_s = transport.connect_ms / 1000
         self._keep_s = transport.pool_ttl_ms / 1000 or float("inf")
-        self._idle: dict[tuple[str, int], deque[_Connection]] = {}
-        self._open: set[_Connection] = set()
+        self._idle: dict[tuple[str, int], deque[Connection]] = {}
+        self._open: set[Connection] = set()
         self._request_heads: dict[tuple[str, str], bytes] = {}
-        self._answer_heads: dict[bytes, _Head] = {}
+        self._answer_heads: dict[bytes, Head] = {}
         self._joining: set[tuple[str, str]] = set()
         """``(url, function type)`` whose service takes many requests in one."""
         self._alone_until_s: dict[str, float] = {}
@@ -168,7 +128,7 @@ class ThinClient:
 
     # --- connections ------------------------------------------------------------------------
 
-    def _begin(self, exchange: _Exchange) -> None:
+    def _begin(self, exchange: Exchange) -> None:
         target = exchange.target
         idle = self._idle.get((target.host, target.port))
         now_s = asyncio.get_running_loop().time()
@@ -180,13 +140,13 @@ class ThinClient:
             connection.abort()
         self._spawn(self._begin_anew(exchange))
 
-    async def _begin_anew(self, exchange: _Exchange) -> None:
+    async def _begin_anew(self, exchange: Exchange) -> None:
         """Send a request through a connection of its own."""
         loop, target = asyncio.get_running_loop(), exchange.target
         try:
             async with asyncio.timeout(self._connect_s):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(self, self._transport.payload_max_bytes), target.host, target.port
+                    lambda: Connection(self, self._transport.payload_max_bytes), target.host, target.port
                 )
         except TimeoutError:
             exchange.failed(
@@ -196,14 +156,14 @@ class ThinClient:
             exchange.failed(ServiceUnavailable(f"{target.url}: {error}"))
         else:
             if not connection.is_open:
-                self._broke(exchange, "it was closed", was_kept=False)
+                self.broke(exchange, "it was closed", was_kept=False)
                 return
             self._open.add(connection)
             now_s = loop.time()
             connection.fresh_until_s = now_s + self._keep_s
             self._send(connection, exchange, now_s)
 
-    def _send(self, connection: _Connection, exchange: _Exchange, now_s: float) -> None:
+    def _send(self, connection: Connection, exchange: Exchange, now_s: float) -> None:
         head = self._request_heads.get((exchange.target.url, exchange.content_type))
         if head is None:
             head = self._request_head(exchange.target, exchange.content_type)
@@ -247,7 +207,8 @@ class ThinClient:
 
     # --- what connections tell ----------------------------------------------------------------
 
-    def _complete(self, connection: _Connection, exchange: _Exchange, head: _Head, body: bytes) -> None:
+    def complete(self, connection: Connection, exchange: Exchange, head: Head, body: bytes) -> None:
+        """See `http_connection.Owner`."""
         target = exchange.target
         if connection.is_reusable:
             self._idle.setdefault((target.host, target.port), deque()).append(connection)
@@ -261,7 +222,7 @@ class ThinClient:
         else:
             exchange.failed(error)
 
-    def _refusal(self, exchange: _Exchange, head: _Head) -> RemoteError | None:
+    def _refusal(self, exchange: Exchange, head: Head) -> RemoteError | None:
         """Return what is wrong with an answer; None if it is one after all."""
         url = exchange.target.url
         try:
@@ -281,7 +242,7 @@ class ThinClient:
             return BadAnswer(f"{url} answered with content encoding {head.encoding!r}, unasked")
         return None
 
-    def _broke(self, exchange: _Exchange, reason: str, *, was_kept: bool) -> None:
+    def broke(self, exchange: Exchange, reason: str, *, was_kept: bool) -> None:
         """A connection ended before an answer began."""
         if was_kept:
             # The service had closed it, as services do when they like: that says nothing of it.
@@ -291,25 +252,30 @@ class ThinClient:
                 ServiceUnavailable(f"{exchange.target.url}: the connection broke before an answer: {reason}")
             )
 
-    def _failed(self, exchange: _Exchange, reason: str) -> None:
+    def failed(self, exchange: Exchange, reason: str) -> None:
+        """See `http_connection.Owner`."""
         exchange.failed(BadAnswer(f"{exchange.target.url}: {reason}"))
 
-    def _too_large(self, exchange: _Exchange) -> None:
+    def too_large(self, exchange: Exchange) -> None:
+        """See `http_connection.Owner`."""
         exchange.failed(too_large(exchange.target, self._transport.payload_max_bytes))
 
-    def _too_late(self, exchange: _Exchange) -> None:
+    def too_late(self, exchange: Exchange) -> None:
+        """See `http_connection.Owner`."""
         exchange.failed(
             CallTimedOut(f"{exchange.target.url} did not answer within {self._transport.call_ms} ms")
         )
 
-    def _closed(self, connection: _Connection) -> None:
+    def closed(self, connection: Connection) -> None:
+        """See `http_connection.Owner`."""
         self._open.discard(connection)
 
-    def _known(self, head: bytes) -> _Head | None:
+    def known(self, head: bytes) -> Head | None:
         """Return what an answer with this head says, if one had it before."""
         return self._answer_heads.get(head)
 
-    def _remember(self, head: bytes, meaning: _Head) -> None:
+    def remember(self, head: bytes, meaning: Head) -> None:
+        """See `http_connection.Owner`."""
         if len(self._answer_heads) >= HEADS_MAX:
             self._answer_heads.clear()
         self._answer_heads[head] = meaning
@@ -386,187 +352,3 @@ class _Joined:
             return
         for request in self._requests:
             request.failed(error)
-
-
-class _Connection(asyncio.Protocol):
-    """One connection; of httptools' callbacks it has those it needs."""
-
-    def __init__(self, client: ThinClient, bytes_max: int) -> None:
-        self._client = client
-        self._bytes_max = bytes_max
-        self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
-        self.exchange: _Exchange | None = None
-        self.deadline_s = 0.0
-        self.fresh_until_s = 0.0
-        self.is_open = False
-        self.is_reusable = False
-        self._was_used = False
-        self._reset()
-
-    def _reset(self) -> None:
-        self._chunks: list[bytes] = []
-        self._size = 0
-        self._has_begun = self._has_head = self._has_end = self._is_complete = self._has_excess = False
-        self._is_too_large = self._keeps_alive = False
-        self._head_size = 0
-        self._status = 0
-        self._length = -1
-        self._content_type = self._retry_after = self._encoding = ""
-        self._offers_batches = False
-
-    # --- what the client does -------------------------------------------------------------
-
-    def send(self, exchange: _Exchange, head: bytes, deadline_s: float) -> None:
-        """Send a request; the client is told of its end."""
-        transport, body = self._transport, exchange.body
-        assert transport is not None, "the client has connected"
-        self.exchange, self.deadline_s = exchange, deadline_s
-        if len(body) < 65_536:
-            transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
-        else:
-            transport.write(b"%b%d\r\n\r\n" % (head, len(body)))
-            transport.write(body)
-
-    def time_out(self) -> None:
-        """The answer takes too long."""
-        self._end(self._client._too_late)
-
-    def abort(self) -> None:
-        """Close at once; whoever waits for an answer is not told."""
-        self.is_open = self.is_reusable = False
-        self.exchange = None
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _end(self, tell: Callable[[_Exchange], None]) -> None:
-        """Close, and tell why the exchange failed."""
-        exchange = self.exchange
-        self.abort()
-        if exchange is not None:
-            tell(exchange)
-
-    # --- asyncio ----------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports do not derive from asyncio's classes, only behave as they do.
-        self._transport = cast("asyncio.Transport", transport)
-        self.is_open = True
-
-    def data_received(self, data: bytes) -> None:
-        exchange = self.exchange
-        if exchange is None:
-            self.abort()  # nobody has asked
-            return
-        end = -1
-        if not self._has_begun:
-            end = data.find(b"\r\n\r\n")
-            known = self._client._known(data[:end])
-            if known is not None and len(data) == end + 4 + known.length:
-                self._finish(exchange, known, data[end + 4 :])
-                return
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            reason = f"no answer that is HTTP: {error}"
-            self._end(lambda exchange: self._client._failed(exchange, reason))
-            return
-        if self._is_too_large:
-            self._end(self._client._too_large)
-        elif self._is_complete:
-            head = self._head()
-            is_reusable = self._keeps_alive and not self._has_excess
-            if is_reusable and len(data) == end + 4 + self._length and head.length <= self._bytes_max:
-                self._client._remember(data[:end], head)
-            self._finish(exchange, head, self._body(), is_reusable=is_reusable)
-        elif not self._has_head:
-            self._head_size += len(data)
-            if self._head_size > HEAD_BYTES_MAX:
-                reason = f"the head of its answer is longer than {HEAD_BYTES_MAX} bytes"
-                self._end(lambda exchange: self._client._failed(exchange, reason))
-
-    def _finish(self, exchange: _Exchange, head: _Head, body: bytes, *, is_reusable: bool = True) -> None:
-        self.exchange = None
-        self.is_reusable = is_reusable and self.is_open
-        self._was_used = True
-        if self._has_begun:
-            self._reset()
-        self._client._complete(self, exchange, head, body)
-
-    def _head(self) -> _Head:
-        return _Head(
-            self._status,
-            self._content_type,
-            self._retry_after,
-            self._encoding,
-            self._offers_batches,
-            self._length,
-        )
-
-    def _body(self) -> bytes:
-        chunks = self._chunks
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    def eof_received(self) -> None:
-        # Without a length or chunks, the end of the connection is the end of the answer.
-        pass
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.is_open = self.is_reusable = False
-        self._client._closed(self)
-        exchange, self.exchange = self.exchange, None
-        if exchange is None:
-            return
-        if not self._has_begun:
-            reason = str(error) if error else "it was closed"
-            self._client._broke(exchange, reason, was_kept=self._was_used)
-        elif not self._status or self._has_end:
-            self._client._failed(exchange, f"the answer broke off after {self._size} bytes of its body")
-        else:
-            self._client._complete(self, exchange, self._head(), self._body())
-
-    # --- httptools: what comes behind the answer is excess, and changes nothing of it ---------
-
-    def on_message_begin(self) -> None:
-        if self._has_begun:
-            # Behind an interim answer, or more than was asked for.
-            self._has_excess = self._is_complete
-            return
-        self._has_begun = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._has_excess:
-            return
-        name = name.lower()
-        if name == b"content-type":
-            self._content_type = value.decode("latin-1")
-        elif name == b"retry-after":
-            self._retry_after = value.decode("latin-1")
-        elif name == _BATCH_HEADER:
-            self._offers_batches = value == batches.VERSION.encode()
-        elif name == b"content-encoding":
-            self._encoding = value.decode("latin-1")
-        elif name == b"content-length":
-            self._has_end = True  # told by the answer itself, not by the end of the connection
-            self._length = int(value)
-        elif name == b"transfer-encoding":
-            self._has_end = True
-
-    def on_headers_complete(self) -> None:
-        if not self._has_excess:
-            self._has_head = True
-            self._status = self._parser.get_status_code()
-
-    def on_body(self, body: bytes) -> None:
-        if self._has_excess:
-            return
-        self._size += len(body)
-        self._is_too_large = self._is_too_large or self._size > self._bytes_max
-        if not self._is_too_large:
-            self._chunks.append(body)
-
-    def on_message_complete(self) -> None:
-        # An interim answer, such as 100, is followed by the real one.
-        if self._status >= 200 and not self._is_complete:
-            self._is_complete = True
-            self._keeps_alive = self._parser.should_keep_alive()
