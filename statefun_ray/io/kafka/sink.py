@@ -370,10 +370,12 @@ class KafkaSink:
             producer.begin_transaction()
             producer.send_offsets_to_transaction(offsets_of(begun), self._register_store.metadata(), BROKER_S)
             producer.commit_transaction(DELIVERY_S)
+            if not had_registers:
+                # Others begin theirs at the same time: of all, the last one to be done finds all.
+                found = self._register_store.read(range(self._shard_count))
         known = {shard: sequence for shard, sequence in found.items() if sequence is not None} | begun
         self._confirmed.update(known)
         if not had_registers and len(known) == len(found) > 0:
-            # Of the workers that begin registers, the last one to be done finds all.
             history.note_registers()
 
     def _say_lost(self, shards: list[int]) -> None:
