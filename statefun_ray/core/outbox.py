@@ -86,12 +86,14 @@ class Outbox:
             self._replies[_OPEN] = self._replies.pop(snapshot_id) + self._replies.get(_OPEN, [])
 
     def epochs(self, after: int, until: int) -> list[tuple[int, int, list[EgressRow]]]:
-        """Return ``(shard, epoch, rows)`` of the epochs in ``(after, until]``."""
+        """Return ``(shard, epoch, rows)`` of the epochs in ``(after, until]``, the oldest first."""
+        # Sorted: in a snapshot of several workers, that of one may begin with a later epoch than that of the
+        # next. A sink that has the later rows of a shard takes the earlier ones for written as well.
         return [
             (shard, epoch, rows)
-            for epoch, shards in self._egress.items()
+            for epoch in sorted(self._egress)
             if after < epoch <= until
-            for shard, rows in shards.items()
+            for shard, rows in self._egress[epoch].items()
         ]
 
     def released(self, after: int, until: int) -> dict[str, list[Reply]]:

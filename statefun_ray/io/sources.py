@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,14 @@ class Sources:
         """A snapshot with these positions exists."""
         for source in self._sources:
             source.committed(positions)
+
+    def leave(self, timeout_s: float) -> None:
+        """Stop reading, and let consumer groups show what was committed last. May block."""
+        deadline_s = time.monotonic() + timeout_s
+        for source in self._sources:
+            source.close()
+        for source in self._sources:
+            source.leave(max(0.0, deadline_s - time.monotonic()))
 
     def close(self) -> None:
         """Stop reading."""

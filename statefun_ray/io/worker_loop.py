@@ -192,11 +192,13 @@ class WorkerLoop:
         self._guarded(lambda core: core.control(message, wall_ms()))
 
     async def leave(self) -> None:
-        """Hand on what the final snapshot released: rows to their sinks, replies to the feeds.
+        """Hand on what the final snapshot released: rows to their sinks, replies to the feeds, offsets to groups.
 
         Rows that do not make it stand in that snapshot and are published after the next start.
         """
+        loop = asyncio.get_running_loop()
         deadline_s = time.monotonic() + PUBLISH_LAST_S
+        sources_left = loop.run_in_executor(self._executor, self._sources.leave, PUBLISH_LAST_S)
         while self._publisher.backlog:
             if time.monotonic() > deadline_s:
                 logger.warning(
@@ -207,7 +209,8 @@ class WorkerLoop:
                 break
             await asyncio.sleep(0.005)
         left_s = max(FLUSH_LAST_S, deadline_s - time.monotonic())
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._sinks.flush, left_s)
+        await loop.run_in_executor(self._executor, self._sinks.flush, left_s)
+        await sources_left
         for feed in self._feeds.values():
             feed.leave()
 

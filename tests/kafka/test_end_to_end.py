@@ -198,6 +198,19 @@ def test_a_stop_takes_leave_of_what_is_not_waited_for(broker: Broker) -> None:
     assert topics.consumed(100) == topics.expected()
 
 
+def test_a_stop_shows_the_group_where_the_next_start_reads(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("statefun_ray.io.kafka.source.POLL_S", 1.0)  # the end is near before it looks again
+    topics = Topics(broker, "none")
+    with LocalApplication(functions, module=topics.module, name=topics.name, snapshot_interval_s=60) as app:
+        topics.produce(100)
+        app.wait_until(lambda: app.status()["processed"] == 200)
+        app.stop()
+    group = topics.module.kafka_ingresses[0].properties["group.id"]
+    assert sum(broker.committed(group, topics.input, partition) for partition in range(3)) == 100
+
+
 def test_a_record_without_an_id_cannot_be_delivered_to_one(broker: Broker, tmp_path: Path) -> None:
     topics = Topics(broker, "at-least-once", partitions=1)
     storage = tmp_path / "storage"

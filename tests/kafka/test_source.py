@@ -225,6 +225,16 @@ async def test_group_offsets_are_where_a_snapshot_left_them(broker: Broker) -> N
         await until(lambda: reader.ids == ["3"])
 
 
+async def test_a_stop_lets_the_group_show_what_was_committed_last(broker: Broker) -> None:
+    topic = new_topic(broker)
+    broker.produce(topic, [(str(number), b"x") for number in range(4)])
+    async with reading(ingress(broker, topic, startup=EARLIEST)) as reader:
+        await until(lambda: len(reader.messages) == 4)
+        reader.source.committed({split_name("shop/in", topic, 0): 4})
+        await asyncio.to_thread(reader.source.leave, 10)
+        assert broker.committed(f"group-{topic}", topic) == 4
+
+
 async def test_workers_share_the_partitions(broker: Broker) -> None:
     topic = new_topic(broker, partitions=4)
     for partition in range(4):

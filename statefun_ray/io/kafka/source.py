@@ -145,7 +145,14 @@ class KafkaSource:
     def committed(self, positions: Mapping[str, int]) -> None:
         """A snapshot with these positions exists: let the consumer group show them, soon."""
         source = self._ingress.id
-        self._to_commit = {split: at for split, at in positions.items() if belongs_to(split, source)}
+        to_commit = {split: at for split, at in positions.items() if belongs_to(split, source)}
+        with self._has_room:
+            self._to_commit = to_commit
+
+    def leave(self, timeout_s: float) -> None:
+        """Stop reading, and return when the consumer group shows what was committed last. Blocks."""
+        self.close()
+        self._thread.join(timeout_s)
 
     def close(self) -> None:
         """Stop reading; returns before the thread has ended."""
@@ -180,6 +187,8 @@ class KafkaSource:
             if self._lost:
                 self._close_lost_splits(opened)
                 look_again_s = min(look_again_s, time.monotonic() + RETRY_S)
+        # The positions of the final snapshot are told right before the end, and the next start is to be found there.
+        self._commit_offsets(opened, is_last=True)
 
     def _open_new_splits(self, opened: dict[tuple[str, int], str]) -> bool:
         """Assign partitions that are ours and not read yet; return whether every topic was found."""
@@ -329,8 +338,9 @@ class KafkaSource:
             self._chunks.append(chunk)
         self._tell(self._on_chunk)
 
-    def _commit_offsets(self, opened: Mapping[tuple[str, int], str]) -> None:
-        positions, self._to_commit = self._to_commit, None
+    def _commit_offsets(self, opened: Mapping[tuple[str, int], str], *, is_last: bool = False) -> None:
+        with self._has_room:
+            positions, self._to_commit = self._to_commit, None
         if not positions:
             return
         offsets = [
@@ -340,7 +350,10 @@ class KafkaSource:
         ]
         if offsets:
             try:
-                self._consumer.commit(offsets=offsets, asynchronous=True)
+                if is_last:
+                    self._consumer.commit(offsets=offsets, asynchronous=False)  # nobody polls for the answer
+                else:
+                    self._consumer.commit(offsets=offsets, asynchronous=True)
             except KafkaException as error:
                 # For people only: nothing is ever restored from it.
                 logger.info("offsets not shown ingress=%s: %s", self._ingress.id, error.args[0].str())

@@ -129,6 +129,24 @@ def test_a_capture_holds_ended_epochs_only_and_does_not_change_any_more() -> Non
     assert restored.released(0, 1) == {"log.1": [("log.1", "r1", "t", None)]}
 
 
+def test_epochs_of_several_workers_come_in_order_after_a_restore() -> None:
+    done, late = Outbox(), Outbox()
+    put(done, "a")
+    put(late, "x", shard=1)
+    for outbox in (done, late):
+        outbox.cut(1)
+    done.published(0, 1)
+    put(done, "b")
+    put(late, "y", shard=1)
+    for outbox in (done, late):
+        outbox.cut(2)
+
+    restored = Outbox()  # of one worker where there were two
+    restored.load(joined([*done.capture(BOUNDS), *late.capture(BOUNDS)]))
+
+    assert epochs(restored) == [(1, 1, [(0, b"x")]), (0, 2, [(1, b"b")]), (1, 2, [(1, b"y")])]
+
+
 def test_a_large_capture_comes_in_slices() -> None:
     outbox = Outbox()
     put(outbox, *("x" for _ in range(SLICE_ROWS)))
