@@ -9,7 +9,7 @@ SEEDS ?= 2000
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help smoke setup demo test lint format unit simulate simulate-coverage mutants cluster bench lock clean
+.PHONY: help smoke setup demo test lint format unit simulate simulate-coverage mutants cluster long bench lock clean
 
 help: ## what can be run
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,9 +21,9 @@ demo: setup ## 336,776 real flights, two kill -9, every row checked
 	@$(BIN)/python -m examples.flights.demo
 
 test: setup lint ## lint, types, architecture contracts and the whole test suite
-	@$(BIN)/python -m pytest -q -n 2 -m "not cluster and not simulation and not mutants"
+	@$(BIN)/python -m pytest -q -n 2 -m "not cluster and not simulation and not mutants and not long"
 	@$(BIN)/python -m pytest -q -m simulation
-	@$(BIN)/python -m pytest -q -m cluster
+	@$(BIN)/python -m pytest -q -m "cluster and not long"
 
 lint: setup ## ruff, mypy --strict, import contracts
 	@$(BIN)/ruff check .
@@ -52,6 +52,9 @@ smoke: setup ## 100,000 commands through each interpreter, workers and services 
 
 cluster: setup ## the tests that start a real Ray cluster
 	@$(BIN)/python -m pytest -m cluster
+
+long: setup ## what takes too long for every run: the Kubernetes example's runtime on Ray
+	@$(BIN)/python -m pytest -q -m long
 
 bench: setup ## ratios against ceilings measured in the same run
 	@$(BIN)/python -m benchmarks

@@ -24,6 +24,7 @@ from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.cluster,
+    pytest.mark.long,
     pytest.mark.slow,
     pytest.mark.timeout(300),
     pytest.mark.usefixtures("head"),
