@@ -338,9 +338,8 @@ def test_headers_come_through_a_crash(broker: Broker, tmp_path: Path, semantic: 
                 assert headers[:4] == [("to", topics.output.encode()), *given[1:]]
                 assert [name for name, _ in headers[4:]] == ["seen", "was"]
                 found.setdefault(key.decode(), []).append((record.value(), headers[4][1]))
-            return (
-                all(records and records[-1] == (b"4", b"4") for records in found.values()) and len(found) == 3
-            )
+            # Not as the last one: at least once, what was being written at the crash may come after it again.
+            return len(found) == 3 and all((b"4", b"4") in records for records in found.values())
 
         app.wait_until(is_complete, 30)
     expected = [(b"1", b"1"), (None, b"2"), (b"3", b"3"), (b"4", b"4")]
