@@ -33,6 +33,7 @@ class Lane:
         "full",
         "in_flight",
         "is_down",
+        "is_held",
         "limit",
         "name",
         "ready",
@@ -56,6 +57,8 @@ class Lane:
         self.full: dict[BusyAddress, int] = {}
         """Addresses at ``waiting_max`` and when they last got there or began a batch, in the order of that;
         those that fail or are parked are none."""
+        self.is_held = False
+        """Whether it was nothing but the limit that kept more from beginning, since that was last asked."""
         self.is_down = False
         """Whether the service does not answer at all; then waiting helps nobody, and sources go on."""
 

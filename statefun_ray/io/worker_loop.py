@@ -269,6 +269,10 @@ class WorkerLoop:
         """Let up to ``limit`` requests of an endpoint be in flight from now on."""
         self._guarded(lambda core: core.move_lane(name, limit, is_down=is_down))
 
+    def is_held(self, name: str) -> bool:
+        """Whether an endpoint's limit keeps requests from beginning; see ``Worker.is_held``."""
+        return self.core.is_held(name)
+
     def outcomes_ready(self) -> None:
         """Services have answered: the next turn takes what they said."""
         self._schedule_turn()

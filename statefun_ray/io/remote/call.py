@@ -145,11 +145,10 @@ class Call:
         function, owner = self._function, self._owner
         now_ms = clock_ms()
         state, latency_ms = function.service.state, now_ms - self._begun_ms
-        state.succeeded(latency_ms)
+        state.succeeded(latency_ms, len(self._invoke.messages))
         function.metrics.answered(latency_ms)
         if state.troubled:
             state.troubled.pop((self.function_type, self._invoke.id), None)
-        owner.tell_limit(function.service, now_ms)
         effects: InvocationEffects | None = None
         try:
             if len(function.tables) != function.encoder.state_count:

@@ -3,15 +3,16 @@
 The limit of requests in flight grows while answers come and falls when the service shows that it
 has too much: additive increase, multiplicative decrease, with a steep start like a TCP
 connection's. It is small after a start, so a service is not flooded when an application is restored.
+How far it grows is found by trying, see ``concurrency``.
 
-=========  ============================================================================
+=========  ====================================================================================
 service    limit
-=========  ============================================================================
-is up      adaptive, between 1 and the size of the pool
+=========  ====================================================================================
+is up      adaptive, between 1 and what the service makes use of, at most the size of the pool
 asks for   0 until the time it has named (``Retry-After``), then half of what it was
 a pause
 is down    0 until the next probe, then 1; each probe that fails doubles the wait
-=========  ============================================================================
+=========  ====================================================================================
 
 Every change begins a new *round*. A sign of trouble from a request of an earlier round says nothing
 new: the requests that were in flight together fail together. Rounds in which the service is down
@@ -29,6 +30,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
+
+from statefun_ray.io.remote.concurrency import Concurrency
 
 LIMIT_START: Final = 8
 """Requests in flight at first: what keeps one process of a service busy."""
@@ -94,6 +97,7 @@ class EndpointState:
     """How one worker sees one service. Times are milliseconds of any clock that only goes forward."""
 
     __slots__ = (
+        "_concurrency",
         "_limit",
         "_limit_max",
         "_not_before_ms",
@@ -116,6 +120,7 @@ class EndpointState:
         self.name = name
         self._limit_max = max(1, limit_max)
         self._limit: float = min(LIMIT_START, self._limit_max)
+        self._concurrency = Concurrency(self._limit_max)
         self._steep_until = self._limit_max
         self._round = 0
         self._troubles = 0
@@ -132,7 +137,7 @@ class EndpointState:
         """Return how many requests may be in flight."""
         if now_ms < self._not_before_ms:
             return 0
-        return 1 if self.is_down else int(self._limit)
+        return 1 if self.is_down else min(int(self._limit), self._concurrency.limit)
 
     def pause_ends_ms(self, now_ms: float) -> float | None:
         """Return when the limit rises from 0 by itself; None if it is not 0."""
@@ -144,9 +149,15 @@ class EndpointState:
         self.metrics.requests += 1
         return self._round
 
-    def succeeded(self, latency_ms: float) -> None:
+    def looked(self, now_ms: float, *, has_more: bool) -> None:
+        """Some requests have ended; ``has_more`` says whether the limit kept others from beginning meanwhile."""
+        is_used = has_more and not self.is_down and self.limit(now_ms) == self._concurrency.limit
+        self._concurrency.look(now_ms, is_used=is_used)
+
+    def succeeded(self, latency_ms: float, messages: int) -> None:
         """A request has its result."""
         is_used = not self.is_down and self.in_flight * 2 > self._limit
+        self._concurrency.answered(messages)
         self.in_flight -= 1
         self.metrics.answered(latency_ms)
         self._is_there()

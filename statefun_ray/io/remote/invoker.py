@@ -54,6 +54,9 @@ class Core(Protocol):
     def move_lane(self, name: str, limit: int, *, is_down: bool = False) -> None:
         """See ``core.worker.Worker``."""
 
+    def is_held(self, name: str) -> bool:
+        """See ``core.worker.Worker``."""
+
     def outcomes_ready(self) -> None:
         """Batches have ended; `RemoteInvoker.take_outcomes` has them. Called once until they are taken."""
 
@@ -143,7 +146,16 @@ class RemoteInvoker:
         ``UserCodeError``, it declares its states otherwise than they are. Anything else is a bug.
         """
         outcomes, self._outcomes = self._outcomes, []
+        if outcomes:
+            self._look()
         return outcomes
+
+    def _look(self) -> None:
+        assert self._core is not None, "connect comes before start"
+        now_ms = clock_ms()
+        for name, endpoint in self._endpoints.items():
+            endpoint.state.looked(now_ms, has_more=self._core.is_held(name))
+            self.tell_limit(endpoint, now_ms)
 
     def ended(self, invoke: Invoke, effects: InvocationEffects | None, error: Exception | None) -> None:
         """A batch has ended; see `call.Owner`."""

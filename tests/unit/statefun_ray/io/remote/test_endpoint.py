@@ -32,7 +32,7 @@ def answer_all(state: EndpointState, now_ms: float = 0) -> None:
     for _ in range(count):
         state.begun()
     for _ in range(count):
-        state.succeeded(1)
+        state.succeeded(1, 1)
 
 
 def test_it_starts_small_and_grows_steeply_up_to_the_pool() -> None:
@@ -50,7 +50,7 @@ def test_a_limit_that_is_not_used_does_not_grow() -> None:
     state = EndpointState("service", 50)
     for _ in range(100):
         state.begun()
-        state.succeeded(1)
+        state.succeeded(1, 1)
     assert state.limit(0) == LIMIT_START
 
 
@@ -116,7 +116,7 @@ def test_when_it_is_back_it_is_not_flooded() -> None:
     state.unreachable(state.begun(), 0, "refused", ADA)
     assert state.limit(PROBE_MS_MIN) == 1
     state.begun()
-    state.succeeded(1)
+    state.succeeded(1, 1)
 
     assert not state.is_down
     assert state.limit(PROBE_MS_MIN) == LIMIT_START
@@ -159,7 +159,7 @@ def test_figures() -> None:
     state = EndpointState("service", 8)
     for latency_ms in (0.5, 1, 3, 70_000):
         state.begun()
-        state.succeeded(latency_ms)
+        state.succeeded(latency_ms, 1)
     state.unreachable(state.begun(), 0, "refused", ADA)
     state.begun()
 
@@ -173,7 +173,7 @@ def test_figures() -> None:
 
 def answer_one(state: EndpointState) -> None:
     state.begun()
-    state.succeeded(1)
+    state.succeeded(1, 1)
 
 
 def test_an_address_that_is_refused_alone_is_to_blame_in_the_end_and_disturbs_nobody_any_more() -> None:
