@@ -131,11 +131,19 @@ def _arrays(rows: Rows, start: int, end: int, tables: dict[str, int], typenames:
         pa.array(rows.sub[start:end], pa.string()),
         _codes(rows.typename[start:end], typenames),
         pa.array(rows.value[start:end], pa.binary()),
-        pa.array(rows.expires_at_ms[start:end], pa.int64()),
+        _numbers(rows.expires_at_ms[start:end]),
     ]
 
 
+def _numbers(numbers: list[int | None]) -> Any:
+    if numbers.count(None) == len(numbers):
+        return pa.nulls(len(numbers), pa.int64())
+    return pa.array(numbers, pa.int64())
+
+
 def _codes(words: list[str], dictionary: dict[str, int]) -> Any:
+    if words.count(words[0]) == len(words):  # mostly, as a slice is of one table
+        return pa.repeat(pa.scalar(dictionary.setdefault(words[0], len(dictionary)), pa.int32()), len(words))
     for word in dict.fromkeys(words):
         dictionary.setdefault(word, len(dictionary))
     return pa.array([dictionary[word] for word in words], pa.int32())

@@ -35,7 +35,7 @@ import msgspec
 
 from statefun_ray.core.lanes import FULL_MS_MAX, Lane
 from statefun_ray.core.message import Message
-from statefun_ray.core.state import QueueKey, QueueTable, Table
+from statefun_ray.core.state import QueueTable, Table
 
 BACKOFF_MS_MIN: Final = 100
 BACKOFF_MS_MAX: Final = 60_000
@@ -46,6 +46,9 @@ BATCH_MESSAGES_MAX: Final = 1_000
 
 BATCH_BYTES_MAX: Final = 8_388_608
 """Of their values together, unless the first is larger: bounds a request to a remote function."""
+
+LARGE_BYTES: Final = BATCH_BYTES_MAX // BATCH_MESSAGES_MAX
+"""Batches of messages up to this size need not be measured."""
 
 ERROR_CHARS_MAX: Final = 500
 """Of an exception's text, kept with the address."""
@@ -75,6 +78,8 @@ class BusyAddress:
 
     phase = Phase.READY
     in_flight = 0
+    has_large = False
+    """Whether a message larger than ``LARGE_BYTES`` has come."""
     is_full = False
     """Whether it is counted in ``lane.full``."""
     attempts = 0
@@ -89,8 +94,10 @@ class BusyAddress:
         self.id = id
         self.lane = lane
         self.batch_max = lane.batch_max
-        self.waiting: list[QueueKey] = []
-        """Rows of the queue in arrival order, those in flight first."""
+        self.waiting: list[Message] = []
+        """In arrival order, those in flight first."""
+        self.ordinals: list[int] = []
+        """Of the waiting messages: what names them in the snapshot."""
 
 
 class Addresses:
@@ -114,6 +121,7 @@ class Addresses:
         self._failures = failures
         self._lane_of = lane_of
         self.busy: dict[tuple[str, str], BusyAddress] = {}
+        queue.addresses = self.busy
         self.parked: dict[tuple[str, str], BusyAddress] = {}
         self.parked_messages = 0
         """Messages of parked addresses: they wait for a person and must not hold up the sources."""
@@ -127,8 +135,8 @@ class Addresses:
 
         ``retry_parked`` gives those another chance, after a stop: the function may be mended.
         """
-        for key, message in sorted(self._queue.live.items(), key=lambda item: item[0][1]):
-            self._address(message[0], message[1]).waiting.append(key)
+        for ordinal, message in self._queue.take_restored():
+            self._wait(self._address(message[0], message[1]), message, ordinal)
         for (id, function_type), value in list(self._failures.live.items()):
             address = self._address(function_type, id)
             parked, address.attempts, address.first_failed_ms, address.error = _failure_decoder.decode(value)
@@ -158,22 +166,27 @@ class Addresses:
     def enqueue(self, message: Message, ordinal: int) -> BusyAddress:
         """Let ``message`` wait for its target; ``ordinal`` increases with every call."""
         name = message[:2]
-        key = message[1], ordinal
-        self._queue.add(key, message)
+        self._queue.add(ordinal, message)
         address = self.busy.get(name)
         if address is None:
             address = self.busy[name] = BusyAddress(*name, self._lane_of(name[0]))
             address.lane.ready.append(address)
-        elif address.phase is Phase.PARKED:
+        self._wait(address, message, ordinal)
+        if address.phase is Phase.PARKED:
             self.parked_messages += 1
-            address.waiting.append(key)
             return address
         lane = address.lane
         lane.waiting += 1
-        address.waiting.append(key)
         if 0 < lane.waiting_max <= len(address.waiting) and not address.is_full:
             self._measure(address)
         return address
+
+    def _wait(self, address: BusyAddress, message: Message, ordinal: int) -> None:
+        address.waiting.append(message)
+        address.ordinals.append(ordinal)
+        value = message[5]
+        if value is not None and len(value) > LARGE_BYTES:
+            address.has_large = True
 
     def _measure(self, address: BusyAddress) -> None:
         """Count the address as full, or no more, after its queue or phase has changed."""
@@ -200,9 +213,8 @@ class Addresses:
     def begin(self, address: BusyAddress) -> list[Message]:
         """Put the next batch of a READY address in flight and return it; the rows stay."""
         address.phase = Phase.IN_FLIGHT
-        messages = self._queue.live
-        batch = [messages[key] for key in address.waiting[: address.batch_max]]
-        if len(batch) > 1:
+        batch = address.waiting[: address.batch_max]
+        if address.has_large and len(batch) > 1:
             size_bytes = 0
             for place, message in enumerate(batch):
                 size_bytes += len(message[5] or b"")
@@ -221,10 +233,7 @@ class Addresses:
     def succeeded(self, address: BusyAddress) -> int:
         """The batch in flight is applied: forget it; return how many messages it had."""
         count, address.in_flight = address.in_flight, 0
-        waiting, remove = address.waiting, self._queue.remove
-        for key in waiting[:count]:
-            remove(key)
-        del waiting[:count]
+        self._forget(address, count)
         if address.attempts:
             self._forget_failures(address)
         lane = address.lane
@@ -233,6 +242,10 @@ class Addresses:
             address.batch_max = min(lane.batch_max, address.batch_max * 2)
         self._go_on(address)
         return count
+
+    def _forget(self, address: BusyAddress, count: int) -> None:
+        self._queue.remove(address.id, address.ordinals[:count])
+        del address.waiting[:count], address.ordinals[:count]
 
     def _go_on(self, address: BusyAddress) -> None:
         if address.waiting:
@@ -295,11 +308,10 @@ class Addresses:
 
     def bury(self, address: BusyAddress) -> Message:
         """Take the first message away, with the history of its failures; the address goes on with the rest."""
-        key = address.waiting.pop(0)
-        message = self._queue.live[key]
+        message = address.waiting[0]
+        self._forget(address, 1)
         address.in_flight = 0
         address.lane.waiting -= 1
-        self._queue.remove(key)
         self._forget_failures(address)
         self._go_on(address)
         return message
@@ -360,4 +372,4 @@ class Addresses:
     @property
     def waiting_count(self) -> int:
         """Messages in all queues, those in flight included: the rows of ``~queue``."""
-        return len(self._queue.live)
+        return self._queue.count

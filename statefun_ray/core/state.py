@@ -23,9 +23,9 @@ an expiration or take it away while frozen layers wait to be written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, islice
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 from statefun_checkpoints.model import (
     DEAD,
@@ -53,8 +53,8 @@ REFRESH_FRACTION: Final = 16
 Key: TypeAlias = Any
 """``str`` (the id) in user tables, ``(id, sub)`` in reserved ones."""
 
-QueueKey: TypeAlias = tuple[str, int]
-"""``(id of the target, ordinal)``."""
+QueueKey: TypeAlias = int | tuple[str, int]
+"""The ordinal of a message, or, for a tombstone, ``(id of the target, ordinal)``."""
 
 Stored: TypeAlias = Any
 """``bytes``, but a message in the table of those that wait."""
@@ -164,8 +164,33 @@ class Table:
             self.carried.append(self.delta)
             self.delta = {}
 
-    def begin_scan(self) -> None:
-        """A base is going to hold the keys that are here now, and none that come later."""
+    @property
+    def row_count(self) -> int:
+        """Rows that are here now."""
+        return len(self.live)
+
+    def scan(self) -> Iterator[tuple[Key, Stored]]:
+        """Yield the rows for a base: those that are here now, unless they go before it is their turn.
+
+        Values that have expired are removed on the way: this scan is also the clean-up.
+        """
+        for key in list(self.live):
+            value = self.live.get(key)
+            if value is None:
+                continue
+            if self.is_stamped and int.from_bytes(value[:EXPIRY_BYTES], "little") <= self.now_ms:
+                self.delete(key)
+                continue
+            yield key, value
+
+    def merged(self, layers: list[Layer]) -> Layer:
+        """Return layers as one, oldest first; the newest of a key wins."""
+        if len(layers) == 1:
+            return layers[0]
+        merged: Layer = {}
+        for layer in layers:
+            merged.update(layer)
+        return merged
 
     def frozen(self, *, periodic: bool) -> list[Layer]:
         """Return the layers that a cut of this rhythm must write, oldest first."""
@@ -236,61 +261,107 @@ class Table:
         )
 
 
+class Waiting(Protocol):
+    """An address and what waits for it."""
+
+    id: str
+    waiting: list[Message]
+    ordinals: list[int]
+    """Of these messages, which they ascend by."""
+
+
 class QueueTable(Table):
     """``~queue``: messages that wait, by id of the target and an ordinal that no other message has.
 
-    A message that came and went between two cuts leaves no trace: its ordinal was never written,
-    so no tombstone is needed. Unless a base may have seen it: then the delta after it has to say
-    that it is gone.
+    Messages stand in the lists of their addresses; here is what a cut has to write of them. A message
+    that came and went between two cuts leaves no trace: its ordinal was never written, so no tombstone
+    is needed. Unless a base may have seen it: then the delta after it has to say that it is gone.
     """
 
-    __slots__ = ("_may_be_in_base",)
+    __slots__ = ("_may_be_in_base", "_newest", "_restored", "addresses", "count")
 
-    live: dict[QueueKey, Message]
+    delta: dict[QueueKey, Message | None]
 
     def __init__(self) -> None:
         super().__init__(QUEUE, "")
+        self.addresses: Mapping[tuple[str, str], Waiting] = {}
+        """All that have waiting messages; theirs are the rows."""
+        self.count = 0
+        """Messages that wait."""
+        self._restored: list[tuple[int, Message]] = []
+        self._newest = -1
         self._may_be_in_base = False
         """Whether a base was begun since the last cut: it may hold what came since then."""
 
-    def add(self, key: QueueKey, message: Message) -> None:
-        """Let a message wait."""
-        self.live[key] = message
-        self.delta[key] = message
+    def add(self, ordinal: int, message: Message) -> None:
+        """A message begins to wait; ordinals increase with every call."""
+        self.delta[ordinal] = message
+        self._newest = ordinal
+        self.count += 1
 
-    def remove(self, key: QueueKey) -> None:
-        """Forget a message that is done with."""
-        del self.live[key]
-        if self.delta.pop(key, None) is None or self._may_be_in_base:
-            self.delta[key] = None
+    def remove(self, id: str, ordinals: list[int]) -> None:
+        """Forget messages for ``id`` that are done with."""
+        delta, was_seen = self.delta, self._may_be_in_base
+        pop = delta.pop
+        for ordinal in ordinals:
+            if pop(ordinal, None) is None or was_seen:
+                delta[id, ordinal] = None
+        self.count -= len(ordinals)
+
+    @property
+    def row_count(self) -> int:
+        """See :meth:`Table.row_count`."""
+        return self.count
 
     def freeze(self) -> None:
         """See :meth:`Table.freeze`."""
         super().freeze()
         self._may_be_in_base = False
 
-    def begin_scan(self) -> None:
-        """See :meth:`Table.begin_scan`."""
+    def scan(self) -> Iterator[tuple[int, Message]]:
+        """See :meth:`Table.scan`."""
         self._may_be_in_base = True
+        newest = self._newest
+        for address in list(self.addresses.values()):
+            for ordinal, message in zip(address.ordinals.copy(), address.waiting.copy(), strict=True):
+                if ordinal <= newest:
+                    yield ordinal, message
+
+    def merged(self, layers: list[Layer]) -> Layer:
+        """See :meth:`Table.merged`; a message and its tombstone have different keys."""
+        merged = super().merged(layers)
+        if len(layers) > 1:
+            for key in [key for key, message in merged.items() if message is None]:
+                merged.pop(key[1], None)
+        return merged
 
     def load(self, key: tuple[str, str], value: bytes, expires_at_ms: int | None) -> None:
         """See :meth:`Table.load`; messages do not expire."""
-        id, sub = key
-        self.live[id, ordinal_of(sub)] = unpack_message(value)
+        ordinal = ordinal_of(key[1])
+        self._restored.append((ordinal, unpack_message(value)))
+        self._newest = max(self._newest, ordinal)
+        self.count += 1
+
+    def take_restored(self) -> list[tuple[int, Message]]:
+        """Return what was loaded, with its ordinals and in their order: its addresses are to have it."""
+        restored, self._restored = sorted(self._restored, key=lambda item: item[0]), []
+        return restored
 
     def rows(self, items: Iterable[tuple[Key, Stored | None]], key_group_count: int) -> Rows:
         """See :meth:`Table.rows`."""
-        keys, messages = [], []
+        ids: list[str] = []
+        subs: list[str] = []
+        values: list[bytes | None] = []
         for key, message in items:
-            keys.append(key)
-            messages.append(message)
-        return self._of_columns(
-            [id for id, _ in keys],
-            [ordinal_sub(ordinal) for _, ordinal in keys],
-            [None if message is None else pack_message(message) for message in messages],
-            [None] * len(keys),
-            key_group_count,
-        )
+            if message is None:
+                id, ordinal = key
+                values.append(None)
+            else:
+                id, ordinal = message[1], key
+                values.append(pack_message(message))
+            ids.append(id)
+            subs.append(ordinal_sub(ordinal))
+        return self._of_columns(ids, subs, values, [None] * len(ids), key_group_count)
 
 
 class KeyedStore:
@@ -400,38 +471,20 @@ class KeyedStore:
 
     def _slices(self, frozen: list[tuple[Table, list[Layer]]]) -> Iterator[Rows]:
         for table, layers in frozen:
-            merged = layers[0]
-            if len(layers) > 1:
-                merged = {}
-                for layer in layers:
-                    merged.update(layer)
-            items = iter(merged.items())
+            items = iter(table.merged(layers).items())
             while portion := list(islice(items, SLICE_ROWS)):
                 yield table.rows(portion, self._key_group_count)
 
     def key_count(self) -> int:
         """Return the number of rows in all tables."""
-        return sum(len(table.live) for table in self.tables.values())
+        return sum(table.row_count for table in self.tables.values())
 
     def base_slices(self) -> Iterator[Rows]:
-        """Yield all keys as rows, in slices, reading each value when its slice is made.
-
-        Values that have expired are removed on the way: this scan is also the clean-up.
-        """
+        """Yield all keys as rows, in slices, reading each value when its slice is made."""
         for table in list(self.tables.values()):
-            table.begin_scan()
-            keys = iter(list(table.live))
-            while portion := list(islice(keys, SLICE_ROWS)):
-                items = []
-                for key in portion:
-                    value = table.live.get(key)
-                    if value is None:
-                        continue
-                    if table.is_stamped and int.from_bytes(value[:EXPIRY_BYTES], "little") <= table.now_ms:
-                        table.delete(key)
-                        continue
-                    items.append((key, value))
-                yield table.rows(items, self._key_group_count)
+            items = table.scan()
+            while portion := list(islice(items, SLICE_ROWS)):
+                yield table.rows(portion, self._key_group_count)
 
 
 def tables_of(function_type: str, spec: FunctionSpec) -> list[Table]:

@@ -101,22 +101,29 @@ MUTANTS = [
         "in-flight-invocation-not-saved",
         ADDRESSES,
         "        address.phase = Phase.IN_FLIGHT\n",
-        "        address.phase = Phase.IN_FLIGHT; [self._queue.delta.pop(key, None) for key in [*address.waiting][: address.batch_max]]\n",
+        "        address.phase = Phase.IN_FLIGHT; [self._queue.delta.pop(key, None) for key in [*address.ordinals][: address.batch_max]]\n",
         "an awaiting invocation is forgotten at a restore",
     ),
     Mutant(
         "backlog-not-saved",
         STATE,
-        "self.delta[key] = message",
+        "self.delta[ordinal] = message",
         "pass",
         "messages behind a busy address are lost at a restore",
     ),
     Mutant(
         "message-in-base-leaves-no-tombstone",
         STATE,
-        "self.delta.pop(key, None) is None or self._may_be_in_base",
-        "self.delta.pop(key, None) is None",
+        "pop(ordinal, None) is None or was_seen",
+        "pop(ordinal, None) is None",
         "a message that a base has seen, and that was done with before the next cut, comes back",
+    ),
+    Mutant(
+        "message-of-later-in-base",
+        STATE,
+        "if ordinal <= newest:",
+        "if ordinal >= 0:",
+        "a message that came after a cut gets into the base begun before it, without a tombstone when it goes",
     ),
     Mutant(
         "positions-captured-late",
@@ -150,8 +157,8 @@ MUTANTS = [
     Mutant(
         "older-layer-wins",
         STATE,
-        "                for layer in layers:\n",
-        "                for layer in reversed(layers):\n",
+        "        for layer in layers:\n",
+        "        for layer in reversed(layers):\n",
         "a carried layer overwrites newer values",
     ),
     Mutant(
@@ -703,8 +710,8 @@ MUTANTS = [
     Mutant(
         "last-message-buried",
         ADDRESSES,
-        "        key = address.waiting.pop(0)\n        message",
-        "        key = address.waiting.pop()\n        message",
+        "        message = address.waiting[0]\n",
+        "        message = address.waiting[-1]\n",
         "the wrong message of an address becomes a letter, and the bad one stays",
     ),
     Mutant(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from statefun_checkpoints.model import FAILURES
 from statefun_ray.core.addresses import BATCH_MESSAGES_MAX, ERROR_CHARS_MAX, Addresses, BusyAddress, Phase
 from statefun_ray.core.lanes import Lane
+from statefun_ray.core.message import ordinal_sub, pack_message
 from statefun_ray.core.state import QueueTable, Table
 from tests.unit.statefun_ray.core.staging import message
 
@@ -38,7 +39,8 @@ class Desk:
 
     def restarted(self, *, retry_parked: bool = False) -> Desk:
         desk = Desk()
-        desk.queue.live.update(self.queue.live)
+        for ordinal, waiting in self.queue.scan():
+            desk.queue.load((waiting[1], ordinal_sub(ordinal)), pack_message(waiting), None)
         desk.failures.live.update(self.failures.live)
         desk.ordinal = self.ordinal
         desk.addresses.rebuild(retry_parked=retry_parked)
@@ -67,7 +69,14 @@ def test_what_was_in_flight_is_forgotten_only_when_it_has_succeeded() -> None:
     assert desk.begin()[1] == ["c"]
     desk.addresses.succeeded(address)
     assert desk.addresses.busy == {}
-    assert desk.queue.live == {}
+    assert list(desk.queue.scan()) == []
+
+
+def test_a_base_begun_after_a_restart_holds_what_waits() -> None:
+    desk = Desk()
+    desk.enqueue("a", "b")
+
+    assert [ordinal for ordinal, _ in desk.restarted().queue.scan()] == [1, 2]
 
 
 def test_a_batch_has_a_limit() -> None:

@@ -148,7 +148,7 @@ def test_a_base_holds_all_keys_of_all_tables_in_slices() -> None:
     store, table = store_with()
     for number in range(SLICE_ROWS + 1):
         table.put(str(number), b"a")
-    store.queue.add(("1", 0), message("a/b", "1", "hello"))
+    Queue(store).enqueue(0)
 
     slices = list(store.base_slices())
 
@@ -266,9 +266,27 @@ def test_a_changed_expiration(
 # --- messages that wait --------------------------------------------------------------------------
 
 
-def queued(store: KeyedStore, *ordinals: int) -> None:
-    for ordinal in ordinals:
-        store.queue.add(("1", ordinal), message("a/b", "1", str(ordinal)))
+class Queue:
+    """An address with waiting messages, whose texts are their ordinals."""
+
+    id = "1"
+
+    def __init__(self, store: KeyedStore) -> None:
+        self.waiting: list[Message] = []
+        self.ordinals: list[int] = []
+        self._queue = store.queue
+        self._queue.addresses = {("a/b", self.id): self}
+
+    def enqueue(self, *ordinals: int) -> None:
+        for ordinal in ordinals:
+            self.waiting.append(message("a/b", self.id, str(ordinal)))
+            self.ordinals.append(ordinal)
+            self._queue.add(ordinal, self.waiting[-1])
+
+    def remove(self, ordinal: int) -> None:
+        at = self.ordinals.index(ordinal)
+        del self.waiting[at], self.ordinals[at]
+        self._queue.remove(self.id, [ordinal])
 
 
 def subs(slices: Iterable[Rows]) -> dict[str, bool]:
@@ -283,8 +301,9 @@ def subs(slices: Iterable[Rows]) -> dict[str, bool]:
 
 def test_a_message_that_came_and_went_between_two_cuts_leaves_no_row() -> None:
     store, _ = store_with()
-    queued(store, 1, 2)
-    store.queue.remove(("1", 1))
+    queue = Queue(store)
+    queue.enqueue(1, 2)
+    queue.remove(1)
     store.freeze()
 
     assert subs(store.delta_slices(periodic=True)) == {ordinal_sub(2): True}
@@ -292,19 +311,34 @@ def test_a_message_that_came_and_went_between_two_cuts_leaves_no_row() -> None:
 
 def test_a_message_that_a_cut_has_seen_leaves_a_tombstone() -> None:
     store, _ = store_with()
-    queued(store, 1)
+    queue = Queue(store)
+    queue.enqueue(1)
     store.freeze()
-    store.queue.remove(("1", 1))
+    queue.remove(1)
     store.freeze()
 
     assert subs(store.delta_slices(periodic=True)) == {ordinal_sub(1): False}
 
 
+def test_a_message_of_an_aborted_cut_that_is_gone_leaves_nothing_but_a_tombstone() -> None:
+    store, _ = store_with()
+    queue = Queue(store)
+    queue.enqueue(1, 2)
+    store.freeze()
+    queue.remove(1)
+    store.freeze()
+
+    slices = list(store.delta_slices(periodic=True))
+    assert subs(slices) == {ordinal_sub(1): False, ordinal_sub(2): True}
+    assert len(joined(slices)) == 2
+
+
 def test_a_message_that_a_base_has_seen_leaves_a_tombstone() -> None:
     store, _ = store_with()
-    queued(store, 1)
+    queue = Queue(store)
+    queue.enqueue(1)
     base = subs(store.base_slices())
-    store.queue.remove(("1", 1))
+    queue.remove(1)
     store.freeze()
 
     assert base == {ordinal_sub(1): True}
@@ -313,13 +347,14 @@ def test_a_message_that_a_base_has_seen_leaves_a_tombstone() -> None:
 
 def test_a_message_that_came_after_a_base_was_begun_is_not_in_it() -> None:
     store, _ = store_with()
-    queued(store, *range(SLICE_ROWS + 1))
+    queue = Queue(store)
+    queue.enqueue(*range(SLICE_ROWS + 1))
     base = store.base_slices()
     seen = [next(base)]
     store.freeze()
-    queued(store, SLICE_ROWS + 1)
+    queue.enqueue(SLICE_ROWS + 1)
     seen.extend(base)
-    store.queue.remove(("1", SLICE_ROWS + 1))
+    queue.remove(SLICE_ROWS + 1)
     store.freeze()
 
     gone = ordinal_sub(SLICE_ROWS + 1)
@@ -346,7 +381,7 @@ def test_rows_of_all_kinds_are_loaded_in_any_order() -> None:
     ]
     assert store.load(Rows.of(rows), 100) == len(rows)
     assert plain.live == {"1": b"a", "2": b"b", "3": b"c", "5": b"d"}
-    assert store.queue.live == {("1", 26): waiting}
+    assert store.queue.take_restored() == [(26, waiting)]
     assert (expiring.get("1"), expiring.get("2")) == (b"x", b"y")
 
 
