@@ -1,14 +1,15 @@
 """Remote functions beside what their service can do: ``python -m benchmarks remote``.
 
 The ceiling is the service driven directly, by the same HTTP client with batches as large as those
-that the runtime made, and nothing else. Runtime, driver and service share the machine's cores in
-both cases.
+that the runtime made, on average, and nothing else. Runtime, driver and service share the machine's
+cores in both cases.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import logging
 import statistics
@@ -31,12 +32,15 @@ from tests.parts.processes import ServiceProcess
 FUNCTION: Final = "lab/counter"
 STRING: Final = "io.statefun.types/string"
 SERVICES: Final = {"ours": "our SDK", "fork": "Python fork 3.5.0", "js": "JavaScript 3.3.0"}
-KEYS: Final = {1: 100_000, 100: 100_000, 10_000: 60_000}
-"""Keys -> messages of a round."""
+KEYS: Final = {1: 600_000, 100: 400_000, 10_000: 200_000}
+"""Keys -> messages of a round: a few seconds, so that its beginning and its end count for little."""
 
 CONNECTIONS: Final = 32
 ROUNDS: Final = 5
-CEILING_S: Final = 1.0
+CEILING_S: Final = 2.0
+WARM_UP: Final = 20_000
+"""Messages before the first round: states become known, connections open, the limit of requests is found."""
+
 AT_ONCE: Final = 100
 """Messages made by one event."""
 
@@ -87,14 +91,17 @@ def measure(kind: str, keys: int, messages: int) -> Measured:
     """
     rounds = []
     with _running(kind) as (service, app):
-        _send(app, 4_000, keys)  # states become known, connections open
+        _send(app, WARM_UP, keys)
+        # As a worker's process does when it has started: what is there by now is no garbage.
+        gc.collect()
+        gc.freeze()
         for _ in range(ROUNDS):
             before = _requests(app)
             began_s, began_cpu_s = time.perf_counter(), time.process_time()
             _send(app, messages, keys)
             took_s, took_cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
             batch = messages / max(1, _requests(app) - before)
-            rate, ceiling = messages / took_s, _ceiling(service, keys, max(1, round(batch)))
+            rate, ceiling = messages / took_s, _ceiling(service, keys, batch)
             rounds.append(Measured(rate, batch, ceiling, rate / ceiling, took_cpu_s / messages * 1e6))
         app.crash()
     return Measured(*(statistics.median(figures) for figures in zip(*map(astuple, rounds), strict=True)))
@@ -177,7 +184,7 @@ def _requests(app: LocalApplication) -> int:
     return int(sum(value for name, _, value in rows if name == "statefun_remote_invocation_requests_total"))
 
 
-def _ceiling(service: ServiceProcess, keys: int, batch: int) -> float:
+def _ceiling(service: ServiceProcess, keys: int, batch: float) -> float:
     loop = new_event_loop()
     try:
         return loop.run_until_complete(_drive(service.url, keys, batch))
@@ -185,22 +192,28 @@ def _ceiling(service: ServiceProcess, keys: int, batch: int) -> float:
         loop.close()
 
 
-async def _drive(url: str, keys: int, batch: int) -> float:
-    """Return messages per second of a service, driven by nothing but the client."""
+async def _drive(url: str, keys: int, batch: float) -> float:
+    """Return messages per second of a service, driven by nothing but the client.
+
+    ``batch`` is the mean of the batches: what lies between 2 and 3 is made of both.
+    """
     endpoint = Endpoint("lab/*", url)
     target = target_of(endpoint, FUNCTION)
     client = ThinClient(AsyncTransport())
     encoder = RequestEncoder(FUNCTION)
     encoder.declare("count", "io.statefun.types/int")
-    messages = [(FUNCTION, "k", "bench/spark", "s", STRING, b"\x0a\x01.")] * batch
+    message = (FUNCTION, "k", "bench/spark", "s", STRING, b"\x0a\x01.")
+    count = min(keys, 1_000)
+    sizes = [max(1, int((n + 1) * batch) - int(n * batch)) for n in range(max(count, 100))]
     bodies = [
-        encoder.encode(f"k{number}", [b"\x0d\x01\0\0\0"], messages) for number in range(min(keys, 1_000))
+        (encoder.encode(f"k{n % count}", [b"\x0d\x01\0\0\0"], [message] * size), size)
+        for n, size in enumerate(sizes)
     ]
     done = await asyncio.gather(
         *(_Driver(client, target, bodies, at).run(CEILING_S) for at in range(min(CONNECTIONS, keys)))
     )
     await client.close()
-    return sum(done) * batch / CEILING_S
+    return sum(done) / CEILING_S
 
 
 class _Driver:
@@ -209,25 +222,26 @@ class _Driver:
     function_type = FUNCTION
     is_alone = False
 
-    def __init__(self, client: ThinClient, target: Target, bodies: list[bytes], at: int) -> None:
+    def __init__(self, client: ThinClient, target: Target, bodies: list[tuple[bytes, int]], at: int) -> None:
         self._client, self._bodies, self._at = client, bodies, at
-        self._answers = 0
+        self._messages = 0
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.target, self.body = target, b""
+        self.target = target
+        self.body, self._size = bodies[at % len(bodies)]
 
     async def run(self, seconds: float) -> int:
-        """Return how many requests were answered."""
+        """Return how many messages were answered for."""
         self._deadline_s = time.perf_counter() + seconds
-        self.answered(b"")
-        return await self._ended - 1
+        self._client.start(self)
+        return await self._ended
 
     def answered(self, answer: bytes) -> None:
-        self._answers += 1
         if time.perf_counter() >= self._deadline_s:
-            self._ended.set_result(self._answers)
+            self._ended.set_result(self._messages)
             return
-        self._at += 1
-        self.body = self._bodies[self._at % len(self._bodies)]
+        self._messages += self._size
+        self._at += CONNECTIONS
+        self.body, self._size = self._bodies[self._at % len(self._bodies)]
         self._client.start(self)
 
     def failed(self, error: Exception) -> None:

@@ -15,8 +15,8 @@ HIGHER   twice the limit is tried in turns with it, and kept if that brings ``GA
 LOWER    half the limit is tried in turns with it, and kept if that loses ``LOSS_MAX`` at most
 =======  ==================================================================================
 
-What was kept is tried again in the same direction at once. A limit that requests do not reach is
-halved now and then: at least what it would be worth can then be measured again.
+What was kept is tried again in the same direction at once. A limit of which not even half is reached
+is halved now and then: what is needed at most will do, until it is found wanting.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ HOLD_TRIALS: Final = 10
 
 
 UNUSED_MS: Final = 2_000.0
-"""After which a limit that requests do not reach is halved."""
+"""After which a limit is halved if half of it was always enough."""
 
 
 class Phase(IntEnum):
@@ -77,6 +77,7 @@ class Concurrency:
         "_limit_max",
         "_limit_min",
         "_messages",
+        "_most",
         "_phase",
         "_settle",
         "_since_ms",
@@ -107,23 +108,26 @@ class Concurrency:
         self._since_ms = -1.0
         """When the window began; negative if it has not."""
         self._unused_since_ms = -1.0
+        self._most = 0
+        """Requests in flight at most since then."""
 
     def answered(self, messages: int) -> None:
         """A request has its result, for so many messages."""
         self._answers += 1
         self._messages += messages
 
-    def look(self, now_ms: float, *, is_used: bool) -> None:
+    def look(self, now_ms: float, in_flight: int, *, is_used: bool) -> None:
         """Learn from the answers since the last time, and perhaps change the limit.
 
         Args:
             now_ms: now.
+            in_flight: requests that were in flight at most since the last time.
             is_used: whether more requests would have begun, all the time since the last call, if only
                 the limit had allowed for it.
         """
         if not is_used:
             self._since_ms = -1.0
-            self._unused(now_ms)
+            self._unused(now_ms, in_flight)
         elif self._settle:
             if self._answers >= self._settle:
                 self._settle = 0
@@ -138,13 +142,15 @@ class Concurrency:
         self._since_ms, self._unused_since_ms = now_ms, -1.0
         self._answers = self._messages = 0
 
-    def _unused(self, now_ms: float) -> None:
+    def _unused(self, now_ms: float, in_flight: int) -> None:
+        self._most = max(self._most, in_flight)
         if self._unused_since_ms < 0:
-            self._unused_since_ms = now_ms
+            self._unused_since_ms, self._most = now_ms, in_flight
         elif now_ms - self._unused_since_ms >= UNUSED_MS:
-            self._unused_since_ms = now_ms
-            if self.limit > self._limit_min:
-                self._hold(max(self._limit_min, self.limit // 2), now_ms)
+            half = max(self._limit_min, self.limit // 2)
+            if self._most <= half < self.limit:
+                self._hold(half, now_ms)
+            self._unused_since_ms, self._most = now_ms, in_flight
 
     def _decide(self, worth: float, now_ms: float) -> None:
         if self._phase is Phase.HOLDING:

@@ -100,6 +100,7 @@ class EndpointState:
         "_concurrency",
         "_limit",
         "_limit_max",
+        "_most",
         "_not_before_ms",
         "_round",
         "_steep_until",
@@ -128,6 +129,8 @@ class EndpointState:
         self._not_before_ms = 0.0
         self.is_down = False
         self.in_flight = 0
+        self._most = 0
+        """Requests in flight at most since the concurrency was looked at."""
         self.last_error = ""
         self.metrics = Metrics()
         self.troubled: dict[Who, Trouble] = {}
@@ -146,13 +149,16 @@ class EndpointState:
     def begun(self) -> int:
         """A request begins; return the round it belongs to, for what is said of its end."""
         self.in_flight += 1
+        if self.in_flight > self._most:
+            self._most = self.in_flight
         self.metrics.requests += 1
         return self._round
 
     def looked(self, now_ms: float, *, has_more: bool) -> None:
         """Some requests have ended; ``has_more`` says whether the limit kept others from beginning meanwhile."""
         is_used = has_more and not self.is_down and self.limit(now_ms) == self._concurrency.limit
-        self._concurrency.look(now_ms, is_used=is_used)
+        self._concurrency.look(now_ms, self._most, is_used=is_used)
+        self._most = self.in_flight
 
     def succeeded(self, latency_ms: float, messages: int) -> None:
         """A request has its result."""
