@@ -16,7 +16,7 @@ I10 (conservation) is counted in :class:`Counters`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -78,6 +78,9 @@ PARKED_REPORTED_MAX: Final = 100
 
 READ_FIRST: Final = 4
 """Messages read for each invocation that begins, while there is more to read."""
+
+UPCOMING_MIN: Final = 32
+"""Messages of a batch that are worth encoding ahead."""
 
 STALLED_MS: Final = 100
 """Between two times that messages are counted whose address is stalled: there may be many such addresses."""
@@ -476,6 +479,13 @@ class Worker:
         self._schedule_base()
         due_ms = self._timers.next_due_ms()
         return bool(self._mailbox) or self._can_start() or (due_ms is not None and due_ms <= now_ms)
+
+    def upcoming(self) -> Iterator[tuple[str, str, list[Message]]]:
+        """Yield function type, id and messages of batches that follow those in flight, if they are large."""
+        for address in self._invocations.values():
+            if len(address.waiting) - address.in_flight >= UPCOMING_MIN:
+                messages = address.waiting[address.in_flight : address.in_flight + address.batch_max]
+                yield address.function_type, address.id, messages
 
     def start_ready(self, now_ms: int, limit: int) -> None:
         """Begin what is ready, up to ``limit`` addresses of each lane.

@@ -339,7 +339,7 @@ class WorkerLoop:
             self._limit = max(LIMIT_MIN, int(limit * max(0.25, TURN_S / took_s)))
         elif has_more and took_s < 0.8 * TURN_S:
             self._limit = min(LIMIT_MAX, limit + limit // 4 + 1)
-        if has_more or parts_due_s == 0.0:
+        if has_more or parts_due_s == 0.0 or self._invoker.remote.prepare(self.core.upcoming()):
             self._schedule_turn()
         else:
             self._wake_when_due(parts_due_s)

@@ -16,9 +16,10 @@ from google.protobuf.message import DecodeError
 from statefun_checkpoints.model import StateSpec
 from statefun_ray.core.effects import Invoke
 from statefun_ray.core.invoker import InvocationEffects
+from statefun_ray.core.message import Message
 from statefun_ray.core.state import Table
 from statefun_ray.io.remote.client import OKHTTP_CONNECTIONS, Client
-from statefun_ray.io.remote.codec import AnswerDecoder, Egresses, RequestEncoder
+from statefun_ray.io.remote.codec import AnswerDecoder, Egresses, Prepared, RequestEncoder
 from statefun_ray.io.remote.endpoint import SUSPICIOUS_MAX, EndpointState, Metrics
 from statefun_ray.io.remote.errors import (
     BadAnswer,
@@ -37,6 +38,9 @@ ROUNDS_MAX: Final = 4
 STRICT_DELAY_MS: Final = 4
 STRICT_DELAY_OKHTTP_MS: Final = 10
 """Before the second attempt of a strict application; doubled from then on. StateFun's figures."""
+
+PREPARED_MAX: Final = 4_096
+"""Addresses of one function whose next batch is encoded ahead: more than requests are ever in flight."""
 
 Outcome: TypeAlias = tuple[Invoke, InvocationEffects | None, Exception | None]
 """A batch, its effects, and what went wrong with it: ``InvocationPostponed`` if it could not be tried."""
@@ -58,7 +62,7 @@ class Owner(Protocol):
 class Function:
     """One function of one endpoint."""
 
-    __slots__ = ("decoder", "encoder", "metrics", "name", "service", "tables", "target")
+    __slots__ = ("decoder", "encoder", "metrics", "name", "prepared", "service", "tables", "target")
 
     def __init__(
         self,
@@ -75,6 +79,19 @@ class Function:
         self.encoder = RequestEncoder(name)
         self.decoder = AnswerDecoder(name, tables, egresses)
         self.metrics = Metrics()
+        self.prepared: dict[str, Prepared] = {}
+        """By id: of what will be its next batch."""
+
+    def prepare(self, id: str, messages: Sequence[Message], most: int) -> int:
+        """Encode up to ``most`` further messages of what will be the next batch of an address; return how many."""
+        if len(self.prepared) >= PREPARED_MAX:
+            self.prepared.clear()  # addresses that were not asked for since: they fail, or are parked
+        before = self.prepared.get(id)
+        count = before.count if before is not None and before.begins(messages) else 0
+        until = min(len(messages), count + most)
+        if count < until:
+            self.prepared[id] = self.encoder.prepare(messages[:until], before)
+        return until - count
 
     def know_states(self) -> None:
         """Take note of states that were registered since the last time: they only ever come."""
@@ -134,7 +151,8 @@ class Call:
             function.know_states()
         self._states_sent = len(tables)
         id = invoke.id
-        self.body = encoder.encode(id, [table.get(id) for table in tables], invoke.messages)
+        prepared = function.prepared.pop(id, None) if function.prepared else None
+        self.body = encoder.encode(id, [table.get(id) for table in tables], invoke.messages, prepared)
         self._rounds += 1
         function.metrics.requests += 1
         self._begun_in, self._begun_ms = function.service.state.begun(), clock_ms()

@@ -91,13 +91,20 @@ class RequestEncoder:
         """Add a state of the function to the requests from now on."""
         self._states.append(_StateEncoder(name, typename))
 
-    def encode(self, id: str, values: Sequence[bytes | None], messages: Sequence[Message]) -> bytes:
+    def encode(
+        self,
+        id: str,
+        values: Sequence[bytes | None],
+        messages: Sequence[Message],
+        prepared: Prepared | None = None,
+    ) -> bytes:
         """Return a ``ToFunction`` with one batch.
 
         Args:
             id: of the target.
             values: of every declared state, in the order of their declaration; None where it has no value.
             messages: for the target, in order.
+            prepared: what may be known of the batch already.
         """
         target = self._target + _text(b"\x1a", id)
         parts = [b"\x0a" + _varint(len(target)) + target]
@@ -108,14 +115,34 @@ class RequestEncoder:
             else:
                 add(state.prefixes.get(len(value)) or state.prefix(len(value)))
                 add(value)
-        prefixes = self._prefixes
+        if prepared is not None and prepared.begins(messages):
+            parts += prepared.parts
+            messages = messages[prepared.count :]
+        self._add(messages, parts)
+        batch = b"".join(parts)
+        return b"\xa2\x06" + _varint(len(batch)) + batch
+
+    def prepare(self, messages: Sequence[Message], prepared: Prepared | None) -> Prepared:
+        """Encode what is going to be a batch, or its beginning, ahead of its turn.
+
+        Args:
+            messages: of the batch, at least one.
+            prepared: of the same address, earlier; it is gone on with if it is the beginning of these.
+        """
+        if prepared is None or not prepared.begins(messages):
+            prepared = Prepared(messages[0])
+        self._add(messages[prepared.count :], prepared.parts)
+        prepared.count, prepared.last = len(messages), messages[-1]
+        return prepared
+
+    def _add(self, messages: Sequence[Message], parts: list[bytes]) -> None:
+        """Add what messages are in a request."""
+        add, prefixes = parts.append, self._prefixes
         for _, _, caller_type, caller_id, value_type, value in messages:
             kind = caller_type, caller_id, value_type, -1 if value is None else len(value)
             add(prefixes.get(kind) or self._prefix(kind))
             if value:
                 add(value)
-        batch = b"".join(parts)
-        return b"\xa2\x06" + _varint(len(batch)) + batch
 
     def _prefix(self, kind: tuple[str, str, str, int]) -> bytes:
         """Return a whole ``Invocation`` but for its value, which ends it.
@@ -144,6 +171,23 @@ class RequestEncoder:
             self._prefixes.clear()
         self._prefixes[kind] = prefix
         return prefix
+
+
+class Prepared:
+    """The beginning of a batch, encoded while the batch before it is in flight."""
+
+    __slots__ = ("_first", "count", "last", "parts")
+
+    def __init__(self, first: Message) -> None:
+        self._first = self.last = first
+        self.count = 0
+        """Messages encoded so far."""
+        self.parts: list[bytes] = []
+
+    def begins(self, messages: Sequence[Message]) -> bool:
+        """Whether ``messages`` of the same address begin with these: its queue grows at one end, and shrinks at the other."""
+        count = self.count
+        return count <= len(messages) and messages[0] is self._first and messages[count - 1] is self.last
 
 
 class _StateEncoder:

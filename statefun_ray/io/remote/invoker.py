@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from statefun_checkpoints.model import StateSpec
 from statefun_ray.core.effects import Invoke
 from statefun_ray.core.invoker import InvocationEffects, LaneSpec
+from statefun_ray.core.message import Message
 from statefun_ray.core.metrics import Figure, label
 from statefun_ray.core.state import Table
 from statefun_ray.io.remote.call import Call, Function, Outcome, Service, StrictCall, clock_ms
@@ -43,6 +44,10 @@ FUNCTION_FIGURES: Final = (
     "statefun_function_remote_invocation_latency_ms",
 )
 """Requests, those without a result, and the histogram of their time: per service, per function."""
+
+
+PREPARE_MAX: Final = 500
+"""Messages encoded ahead in one turn."""
 
 
 class Core(Protocol):
@@ -137,6 +142,25 @@ class RemoteInvoker:
             call.send()
         except Exception as error:  # noqa: BLE001 - one batch that cannot be sent is no reason to end the worker
             self.ended(invoke, None, error)
+
+    def prepare(self, upcoming: Iterable[tuple[str, str, list[Message]]]) -> bool:
+        """Encode batches ahead of their turn, as there is time and services are busy.
+
+        Args:
+            upcoming: function type, id and messages of each.
+
+        Returns:
+            Whether there is more to do: it is some tenths of a millisecond each time.
+        """
+        left = PREPARE_MAX
+        for function_type, id, messages in upcoming:
+            function = self._functions.get(function_type)
+            if function is None:
+                continue  # an embedded one
+            left -= function.prepare(id, messages, left)
+            if left <= 0:
+                return True
+        return False
 
     def take_outcomes(self) -> list[Outcome]:
         """Return what has become of batches since the last time, in the order in which they ended.

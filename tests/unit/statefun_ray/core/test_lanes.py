@@ -5,7 +5,7 @@ from __future__ import annotations
 from statefun_ray.core.addresses import BACKOFF_MS_MIN
 from statefun_ray.core.invoker import LaneSpec
 from statefun_ray.core.lanes import AWAITING, FULL_MS_MAX, INLINE
-from statefun_ray.core.worker import STALLED_MS
+from statefun_ray.core.worker import READ_FIRST, STALLED_MS, UPCOMING_MIN
 from tests.unit.statefun_ray.core.staging import Actor, Call, Script, Stage, message
 
 
@@ -313,3 +313,62 @@ def test_waiting_messages_find_their_lane_after_a_restart() -> None:
 
     assert started(again.actors[0]) == ["one/f/1", "one/f/2"]
     assert set(again.actors[0].core._lanes) == {INLINE, AWAITING, "one"}
+
+
+# --- what the driver asks -------------------------------------------------------------------------
+
+
+def test_a_lane_is_held_while_its_limit_alone_keeps_invocations_from_beginning() -> None:
+    worker = actor()
+    worker.admit(*(message("one/f", id, "x") for id in "1234"))
+    worker.run()
+    worker.core.is_held("one")  # until now it was not: it took all there was
+
+    worker.run()
+    assert worker.core.is_held("one")
+    finish(worker, "one/f/1")
+    worker.run()
+    assert worker.core.is_held("one"), "3 has begun, and 4 cannot"
+    finish(worker, "one/f/2")
+    worker.run()
+    assert not worker.core.is_held("one"), "4 has begun, and nothing is left"
+
+
+def test_a_lane_that_was_not_held_for_a_moment_was_not_held() -> None:
+    worker = actor()
+    worker.admit(message("one/f", "1", "x"))
+    worker.run()
+    worker.admit(message("one/f", "2", "x"), message("one/f", "3", "x"))
+    worker.run()
+    assert not worker.core.is_held("one")
+    worker.run()
+    assert worker.core.is_held("one")
+
+
+def test_more_is_read_than_begun_while_there_is_more_to_read() -> None:
+    worker = actor()
+    worker.admit(message("one/f", "first", "x"))
+    worker.run()
+    worker.core.move_lane("one", 1_000)
+    limit = 4 * READ_FIRST
+    worker.admit(*(message("one/f", str(n), "x") for n in range(limit + 1)))
+
+    worker.turn(limit)
+    assert len(started(worker)) == 1 + limit // READ_FIRST, "one is left to read"
+    worker.turn(limit)  # now as many as the limit allows for, and these are all
+    assert len(started(worker)) == 1 + limit + 1
+
+
+def test_upcoming_batches_are_those_behind_the_ones_in_flight() -> None:
+    worker = actor()
+    worker.admit(message("one/f", "1", "first"), message("one/f", "2", "first"))
+    worker.run()
+    worker.admit(*(message("one/f", "1", str(n)) for n in range(UPCOMING_MIN)), message("one/f", "2", "few"))
+    worker.run()
+
+    [(function_type, id, messages)] = worker.core.upcoming()
+    assert (function_type, id) == ("one/f", "1")
+    assert [message[5] for message in messages] == [str(n).encode() for n in range(UPCOMING_MIN)]
+    finish(worker, "one/f/1")
+    worker.run()
+    assert worker.invokes[-1].messages == messages

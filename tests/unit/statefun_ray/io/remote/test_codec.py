@@ -89,6 +89,30 @@ def test_requests_are_what_protobuf_makes(id: str, states: list[Any], batch: lis
         assert ToFunction.FromString(encoded) == expected
 
 
+@given(texts, st.lists(messages, min_size=1, max_size=8), st.data())
+def test_a_batch_prepared_ahead_is_the_same_request(id: str, queue: list[Any], data: st.DataObject) -> None:
+    """Whatever was prepared when, and whatever has been taken from the queue's beginning since."""
+    queue = [tuple(message) for message in queue]
+    encoder = RequestEncoder("ns/f")
+    prepared = None
+    for _ in range(data.draw(st.integers(0, 3))):
+        start = data.draw(st.integers(0, len(queue) - 1))
+        prepared = encoder.prepare(queue[start : data.draw(st.integers(start + 1, len(queue)))], prepared)
+    batch = queue[data.draw(st.integers(0, len(queue) - 1)) :][: data.draw(st.integers(1, 8))]
+    assert encoder.encode(id, [], batch, prepared) == built(id, [], batch).SerializeToString()
+
+
+def test_what_was_prepared_is_gone_on_with() -> None:
+    encoder = RequestEncoder("ns/f")
+    queue = [("ns/f", "1", "", "", INT, bytes([n])) for n in range(5)]
+    prepared = encoder.prepare(queue[:2], None)
+    parts = prepared.parts
+    assert encoder.prepare(queue[:4], prepared) is prepared
+    assert prepared.count == 4
+    assert encoder.prepare(queue[1:], prepared) is not prepared, "the first of these is gone"
+    assert len(parts) == 8
+
+
 def decoded(answer: FromFunction) -> Any:
     return decode_answer(answer.SerializeToString(), "ns/f", TABLES, INDEXES, EGRESSES)
 
