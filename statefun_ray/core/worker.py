@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
@@ -27,7 +26,7 @@ from xxhash import xxh3_64_intdigest
 from statefun_checkpoints.model import INFLIGHT, OUTBOX, Entry, PartDescriptor, Rows, StateSpec
 from statefun_checkpoints.participant import Participant
 from statefun_ingress import frames
-from statefun_ray.core.addresses import BATCH_MESSAGES_MAX, Addresses, BusyAddress, Phase
+from statefun_ray.core.addresses import Addresses, BusyAddress, Phase
 from statefun_ray.core.channel import InChannel, OutChannel
 from statefun_ray.core.control import (
     Abort,
@@ -55,8 +54,6 @@ from statefun_ray.core.errors import UserCodeError
 from statefun_ray.core.feeds import LogFeeds
 from statefun_ray.core.invoker import Delayed, InlineCall, InvocationEffects, Invoker
 from statefun_ray.core.key_groups import (
-    EGRESS_SHARDS_DEFAULT,
-    KEY_GROUP_COUNT_DEFAULT,
     key_group_of,
     owner_table,
     shard_bounds,
@@ -72,6 +69,7 @@ from statefun_ray.core.snapshots import Counters, FinishedBase, OpenSnapshot, tr
 from statefun_ray.core.splits import SPLIT_PREFIX, Splits
 from statefun_ray.core.state import KeyedStore, Table, tables_of
 from statefun_ray.core.timers import Timers
+from statefun_ray.core.worker_config import WorkerConfig
 
 PARKED_REPORTED_MAX: Final = 100
 """Parked addresses named in a heartbeat; all are counted."""
@@ -84,48 +82,6 @@ STALLED_MS: Final = 100
 
 RETRYING_REPORTED_MAX: Final = 20
 """Likewise of addresses that are tried again: enough to see what is wrong."""
-
-
-@dataclass(frozen=True)
-class WorkerConfig:
-    """What one worker of one generation is told; times in milliseconds, limits in messages."""
-
-    app: str
-    generation: int
-    worker: int
-    worker_count: int
-    key_group_count: int = KEY_GROUP_COUNT_DEFAULT
-    shard_count: int = EGRESS_SHARDS_DEFAULT
-    backlog_max: int = 16_384
-    """Sources pause above this many waiting messages: two windows of a log, a tenth of a second of work. What
-    waits when a snapshot is cut is written into it, so more would cost without making anything faster."""
-    stalled_max: int = 200_000
-    """Messages of one lane that do not count above, as they wait for a service that is down or for an
-    address that fails or hangs: about 100 MB of small ones."""
-    feed_window: int = 8_192
-    """Events on their way from one ingress log: two rounds of the largest frame."""
-    invocations_max: int = 1_024
-    """Awaiting invocations of embedded functions in flight: bounds coroutines."""
-    batch_max: int = BATCH_MESSAGES_MAX
-    """Waiting messages given to one awaiting or remote invocation."""
-    invocation_timeout_ms: int = 600_000
-    """An awaiting invocation that takes longer has failed: it holds its address and one of the above."""
-    retry_deadline_ms: int = 3_600_000
-    """A message that fails for an hour is given up."""
-    on_failure: str = "dead-letter"
-    """What giving up means: ``dead-letter``, ``park`` the address with all that waits for it, or
-    ``fail``: the generation ends, and all is tried again from the last snapshot."""
-    strict: bool = False
-    """Whether the first failure is one too many, and means ``fail``."""
-    eager_egresses: frozenset[str] = frozenset()
-    """Egresses whose rows pull the next snapshot forward, as replies do: somebody waits for them."""
-    base_deltas_max: int = 20
-    """Periodic deltas between two bases: bounds what a restore reads."""
-    base_rows_ratio: float = 0.5
-    """A base is written when the deltas hold this share of the keys."""
-    base_rows_min: int = 100_000
-    """... but not for fewer delta rows than this, which a restore reads in 0.1 s or so: queues come and go, and
-    a small store would be written whole every second."""
 
 
 class Worker:
