@@ -5,12 +5,11 @@ effects taken with :meth:`Worker.take_effects`. Between two calls the worker is 
 cut needs no further care: it is one method call.
 
 A message has one place at a time: mailbox, queue of a busy address (in flight included), timer,
-channel buffer, or the recording of an open snapshot. :meth:`Worker._cut` lists those that are not
-rows of the keyed store.
+channel buffer, or the recording of an open snapshot. Not here: what becomes of a cut (``cuts``). This
+module says what the worker holds at that moment, beside the rows of the keyed store.
 
-Invariants: I1 and I3 (snapshots in order, channels without gaps) are asserted in ``Participant``
-and ``InChannel``; I9 (order per sender and target) follows from FIFO everywhere a message can be;
-I10 (conservation) is counted in :class:`Counters`.
+Invariants: I3 (channels without gaps) is asserted in ``InChannel``; I9 (order per sender and target)
+follows from FIFO everywhere a message can be; I10 (conservation) is counted in :class:`Counters`.
 """
 
 from __future__ import annotations
@@ -24,32 +23,13 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from statefun_checkpoints.model import INFLIGHT, OUTBOX, Entry, PartDescriptor, Rows, StateSpec
-from statefun_checkpoints.participant import Participant
 from statefun_ingress import frames
 from statefun_ray.core.addresses import Addresses, BusyAddress, Phase
 from statefun_ray.core.channel import InChannel, OutChannel
-from statefun_ray.core.control import (
-    Abort,
-    Ack,
-    Committed,
-    Heartbeat,
-    Pulse,
-    SnapshotWanted,
-    ToWorker,
-    Trigger,
-)
+from statefun_ray.core.control import Abort, Committed, Heartbeat, Pulse, ToWorker, Trigger
+from statefun_ray.core.cuts import Cuts, Instant
 from statefun_ray.core.dead_letters import DeadLetters, Rejected, letter_of
-from statefun_ray.core.effects import (
-    Die,
-    EgressAcknowledged,
-    Invoke,
-    Publish,
-    SendFrame,
-    SplitsCommitted,
-    Tell,
-    WorkerEffect,
-    WritePart,
-)
+from statefun_ray.core.effects import Die, EgressAcknowledged, Invoke, SendFrame, WorkerEffect
 from statefun_ray.core.errors import UserCodeError
 from statefun_ray.core.feeds import LogFeeds
 from statefun_ray.core.invoker import Delayed, InlineCall, InvocationEffects, Invoker
@@ -65,8 +45,8 @@ from statefun_ray.core.message import DEAD_LETTERS, REPLY_PREFIX, Message, unpac
 from statefun_ray.core.metrics import Figure, FunctionMetrics, function_figures, label, waiting_figures
 from statefun_ray.core.outbox import Outbox
 from statefun_ray.core.remote_states import RemoteStates
-from statefun_ray.core.snapshots import Counters, FinishedBase, OpenSnapshot, transient_slices
-from statefun_ray.core.splits import SPLIT_PREFIX, Splits
+from statefun_ray.core.snapshots import Counters
+from statefun_ray.core.splits import Splits
 from statefun_ray.core.state import KeyedStore, Table, tables_of
 from statefun_ray.core.timers import Timers
 from statefun_ray.core.worker_config import WorkerConfig
@@ -116,7 +96,7 @@ class Worker:
             key_group_count=config.key_group_count,
             window=config.feed_window,
             outbox=self._outbox,
-            emit=lambda effect: self._effects.append(effect),
+            emit=self._emit,
         )
         self._splits = Splits(
             worker=config.worker, worker_count=config.worker_count, key_group_count=config.key_group_count
@@ -127,20 +107,20 @@ class Worker:
         peers = [peer for peer in range(config.worker_count) if peer != config.worker]
         self._out: list[OutChannel] = [OutChannel() for _ in range(config.worker_count)]
         self._in = {peer: InChannel(peer) for peer in peers}
-        self._participant: Participant[Message] = Participant(peers, last_cut=0)
+        self._cuts = Cuts(
+            config,
+            store=self._store,
+            outbox=self._outbox,
+            feeds=self._feeds,
+            channels={peer: self._out[peer] for peer in peers},
+            shard_bounds=self._shard_bounds,
+            emit=self._emit,
+        )
         self._mailbox: deque[Message] = deque()
         self._invocations: dict[int, BusyAddress] = {}
         self._invocation_next = 0
         self._ordinal = 0
         self._paused = False
-        self._snapshot: OpenSnapshot | None = None
-        self._committed = 0
-        self._wanted_after = -1
-        self._base: FinishedBase | None = None
-        self._base_running = False
-        self._base_due = False
-        self._delta_rows = 0
-        self._deltas = 0
         self._now_ms = 0
         self._stalled = 0
         self._stalled_at_ms = 0
@@ -232,7 +212,7 @@ class Worker:
         self._outbox.load(transient.of_table(OUTBOX))
         if entry is not None:
             low, high = self._range
-            self._participant.last_cut = self._committed = entry.snapshot_id
+            self._cuts.restore(entry, self._range)
             self._ordinal = entry.timer_next
             self._outbox.next_sequence = {
                 int(shard): sequence
@@ -241,13 +221,6 @@ class Worker:
             }
             self._feeds.restore(entry.positions)
             self._splits.restore(entry.positions)
-            self._deltas = len(entry.parts) // entry.worker_count
-            # Parts written for other key groups stay in every entry until each worker has a base.
-            self._base_due = any(
-                part.key_groups != self._range and part.key_groups[0] < high and low < part.key_groups[1]
-                for part in entry.parts
-                if part.kind != "transient"
-            )
         self._timers.rebuild()
         self._addresses.rebuild(retry_parked=entry is not None and entry.kind == "stop")
         return count + len(transient)
@@ -256,12 +229,15 @@ class Worker:
         """Begin to process: everything is loaded, and every channel of every worker is open."""
         self._now_ms = now_ms
         self._started = True
-        self._publish(0, self._committed)
+        self._cuts.start()
 
     def take_effects(self) -> list[WorkerEffect]:
         """Return what the driver has to do since the last call, in order."""
         effects, self._effects = self._effects, []
         return effects
+
+    def _emit(self, effect: WorkerEffect) -> None:
+        self._effects.append(effect)
 
     # --- messages in ------------------------------------------------------------------------------
 
@@ -273,14 +249,12 @@ class Worker:
         """
         received = self._in[peer].receive(frame)
         if isinstance(received, list):
-            self._participant.record(peer, received)
+            self._cuts.record(peer, received)
             self._mailbox.extend(received)
             return
         snapshot_id, rhythm, committed = received
-        if self._participant.wants_cut(snapshot_id):
-            self._cut(snapshot_id, rhythm, committed)
-        self._participant.marker(peer, snapshot_id)
-        self._finish_recording()
+        self._cut(snapshot_id, rhythm, committed)
+        self._cuts.marker(peer, snapshot_id)
 
     def control(self, message: ToWorker, now_ms: int) -> None:
         """Take what the coordinator says; messages of other generations change nothing."""
@@ -289,15 +263,12 @@ class Worker:
             return
         match message:
             case Trigger():
-                if self._participant.wants_cut(message.snapshot_id):
-                    self._cut(message.snapshot_id, message.rhythm, message.committed)
-                    self._finish_recording()
+                self._cut(message.snapshot_id, message.rhythm, message.committed)
             case Committed():
-                self._resolve(message.snapshot_id)
+                self._cuts.committed(message.snapshot_id)
                 self._feeds.trim(message.trim)
             case Abort():
-                if self._snapshot is not None and self._snapshot.snapshot_id == message.snapshot_id:
-                    self._aborted(self._snapshot)
+                self._cuts.aborted(message.snapshot_id)
             case Pulse():
                 self._paused = message.paused
 
@@ -324,7 +295,7 @@ class Worker:
                 self.counters.admitted += len(messages)
                 self._mailbox.extend(messages)
             case frames.Welcome() as welcome:
-                self._feeds.welcomed(log_id, welcome.incarnation, self._committed)
+                self._feeds.welcomed(log_id, welcome.incarnation, self._cuts.last_committed)
             case frames.ReplyAck() as ack:
                 self._feeds.acknowledged(ack.ack_id)
             case frames.EgressAck() as egress_ack:
@@ -351,9 +322,10 @@ class Worker:
         found = any(value is not None for _, _, value in states)
         if query.wait_commit:
             answer = frames.State(query.query_id, self.config.generation, 0, found, states)
-            self._feeds.answer_committed(log_id, answer, self._participant.last_cut)
+            self._feeds.answer_committed(log_id, answer, self._cuts.last_cut)
         else:
-            answer = frames.State(query.query_id, self.config.generation, self._committed, found, states)
+            committed = self._cuts.last_committed
+            answer = frames.State(query.query_id, self.config.generation, committed, found, states)
             self._feeds.answer(log_id, answer)
 
     # --- sources that workers read by themselves --------------------------------------------------
@@ -428,8 +400,8 @@ class Worker:
         self._flush()
         if self.takes_input:
             self._feeds.grant()
-        self._want_snapshot()
-        self._schedule_base()
+        self._cuts.want_snapshot()
+        self._cuts.schedule_base()
         due_ms = self._timers.next_due_ms()
         return bool(self._mailbox) or self._can_start() or (due_ms is not None and due_ms <= now_ms)
 
@@ -707,138 +679,28 @@ class Worker:
     # --- snapshots --------------------------------------------------------------------------------
 
     def _cut(self, snapshot_id: int, rhythm: str, committed: int) -> None:
-        # Everything in this method belongs to one instant: nothing may be processed in between.
-        if self._snapshot is not None:
-            self._resolve(committed)
-        if self._snapshot is not None:
-            self._aborted(self._snapshot)
-        snapshot = self._snapshot = OpenSnapshot(snapshot_id, periodic=rhythm != "reply")
-        self._participant.begin(snapshot_id)
-        self._store.freeze()
-        self._outbox.cut(snapshot_id)
-        snapshot.mailbox = list(self._mailbox)
-        snapshot.outbox = self._outbox.capture(self._shard_bounds)
-        snapshot.base = self._base
-        snapshot.ack = Ack(
-            generation=self.config.generation,
-            worker=self.config.worker,
-            snapshot_id=snapshot_id,
-            parts=snapshot.parts,
-            based_on=snapshot.base.snapshot_id if snapshot.base is not None else 0,
+        """Cut now, unless a trigger or a marker of this snapshot came before."""
+        if self._cuts.wants_cut(snapshot_id):
+            self._cuts.cut(snapshot_id, rhythm, committed, self._instant())
+
+    def _instant(self) -> Instant:
+        return Instant(
+            now_ms=self._now_ms,
+            mailbox=list(self._mailbox),
+            waiting_count=self._addresses.waiting_count,
+            ordinal=self._ordinal,
             positions=self._feeds.positions() + self._splits.positions(),
-            out_seq=dict(self._outbox.next_sequence),
             counters=msgspec.structs.asdict(self.counters),
-            in_flight=len(snapshot.mailbox) + self._addresses.waiting_count,
-            timer_next=self._ordinal,
-            cut_ms=self._now_ms,
             functions=self._remote.specs(),
         )
-        # Markers go out behind everything emitted before the cut, and before anything emitted after it.
-        for peer in self._in:
-            self._effects.extend(
-                SendFrame(peer, frame) for frame in self._out[peer].marker(snapshot_id, rhythm, committed)
-            )
-        periodic = snapshot.periodic
-        self._effects.append(
-            WritePart(
-                snapshot_id,
-                "delta",
-                "periodic" if periodic else "small",
-                self._store.delta_slices(periodic=periodic),
-                self._store.dirty_rows(periodic=periodic),
-            )
-        )
-
-    def _finish_recording(self) -> None:
-        snapshot = self._snapshot
-        if snapshot is None or snapshot.ack is None or not self._participant.is_complete:
-            return
-        recorded = self._participant.recorded()
-        self._participant.close()
-        snapshot.ack = msgspec.structs.replace(snapshot.ack, in_flight=snapshot.ack.in_flight + len(recorded))
-        messages = snapshot.mailbox + recorded
-        slices = transient_slices(messages, snapshot.outbox, self.config.key_group_count)
-        self._effects.append(WritePart(snapshot.snapshot_id, "transient", "", slices, len(messages)))
 
     def part_written(self, snapshot_id: int, kind: str, descriptor: PartDescriptor | None) -> None:
         """A ``WritePart`` effect is done; ``descriptor`` is None when there were no rows."""
-        if kind == "base":
-            self._base_running = False
-            self._base = FinishedBase(snapshot_id, descriptor)
-            return
-        snapshot = self._snapshot
-        if snapshot is None or snapshot.snapshot_id != snapshot_id:
-            return
-        snapshot.awaited.remove(kind)
-        if descriptor is not None:
-            snapshot.parts.append(descriptor)
-        if not snapshot.awaited and snapshot.ack is not None:
-            if snapshot.base is not None and snapshot.base.part is not None:
-                snapshot.parts.append(snapshot.base.part)
-            self._effects.append(Tell(snapshot.ack))
-
-    def _resolve(self, committed: int) -> None:
-        """The newest committed snapshot is ``committed``: settle the open one if it is that."""
-        snapshot = self._snapshot
-        if snapshot is None or snapshot.snapshot_id != committed:
-            return
-        self._snapshot = None
-        self._committed = committed
-        self._store.committed(periodic=snapshot.periodic)
-        for part in snapshot.parts:
-            if part.kind == "delta":
-                self._delta_rows += part.rows
-                self._deltas += snapshot.periodic
-        if snapshot.base is not None:
-            self._base = None
-            self._delta_rows, self._deltas = 0, 0
-        self._publish(committed - 1, committed)
-        self._feeds.committed(committed)
-        if snapshot.ack is not None:
-            positions = {
-                position.log_id: position.next_seq
-                for position in snapshot.ack.positions
-                if position.log_id.startswith(SPLIT_PREFIX)
-            }
-            if positions:
-                self._effects.append(SplitsCommitted(positions))
-
-    def _aborted(self, snapshot: OpenSnapshot) -> None:
-        self._snapshot = None
-        self._participant.close()
-        self._outbox.reopen(snapshot.snapshot_id)
-
-    def _publish(self, after: int, until: int) -> None:
-        for shard, epoch, rows in self._outbox.epochs(after, until):
-            self._effects.append(Publish(shard, epoch, rows))
-        self._feeds.release(after, until)
+        self._cuts.part_written(snapshot_id, kind, descriptor)
 
     def published(self, shard: int, epoch: int) -> None:
         """A ``Publish`` effect is done: the sink has the rows for good."""
         self._outbox.published(shard, epoch)
-
-    def _want_snapshot(self) -> None:
-        after = self._participant.last_cut
-        if (self._outbox.is_awaited or self._feeds.has_reads) and self._wanted_after < after:
-            self._wanted_after = after
-            self._effects.append(Tell(SnapshotWanted(self.config.generation, self.config.worker, after)))
-
-    def _schedule_base(self) -> None:
-        if self._base_running or self._base is not None or not self._committed:
-            return
-        if self._base_due or self._deltas >= self.config.base_deltas_max or self._is_delta_large():
-            self._base_due = False
-            self._base_running = True
-            self._deltas, self._delta_rows = 0, 0
-            rows = self._store.key_count()
-            self._effects.append(WritePart(self._committed, "base", "", self._store.base_slices(), rows))
-
-    def _is_delta_large(self) -> bool:
-        # In this order: counting the keys of all tables in every turn would cost more than a message.
-        return (
-            self._delta_rows >= self.config.base_rows_min
-            and self._delta_rows >= self._store.key_count() * self.config.base_rows_ratio
-        )
 
     # --- observation ------------------------------------------------------------------------------
 
@@ -859,7 +721,7 @@ class Worker:
         result.append(("statefun_worker_dead_letters_total", "", self.counters.buried))
         result.append(("statefun_worker_delayed_messages", "", len(self._timers)))
         result.append(("statefun_worker_keys", "", self._store.key_count()))
-        result.append(("statefun_worker_snapshot_id", "", self._committed))
+        result.append(("statefun_worker_snapshot_id", "", self._cuts.last_committed))
         result.append(("statefun_worker_generation", "", self.config.generation))
         return result
 
