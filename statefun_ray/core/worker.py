@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -42,7 +41,15 @@ from statefun_ray.core.key_groups import (
 )
 from statefun_ray.core.lanes import AWAITING, INLINE, Lane
 from statefun_ray.core.message import DEAD_LETTERS, REPLY_PREFIX, Message, unpack_message
-from statefun_ray.core.metrics import Figure, FunctionMetrics, function_figures, label, waiting_figures
+from statefun_ray.core.metrics import (
+    Figure,
+    FunctionMetrics,
+    function_figures,
+    lane_figures,
+    parked_rows,
+    retrying_rows,
+    waiting_figures,
+)
 from statefun_ray.core.outbox import Outbox
 from statefun_ray.core.remote_states import RemoteStates
 from statefun_ray.core.snapshots import Counters
@@ -51,17 +58,11 @@ from statefun_ray.core.state import KeyedStore, Table, tables_of
 from statefun_ray.core.timers import Timers
 from statefun_ray.core.worker_config import WorkerConfig
 
-PARKED_REPORTED_MAX: Final = 100
-"""Parked addresses named in a heartbeat; all are counted."""
-
 READ_FIRST: Final = 4
 """Messages read for each invocation that begins, while there is more to read."""
 
 STALLED_MS: Final = 100
 """Between two times that messages are counted whose address is stalled: there may be many such addresses."""
-
-RETRYING_REPORTED_MAX: Final = 20
-"""Likewise of addresses that are tried again: enough to see what is wrong."""
 
 
 class Worker:
@@ -706,24 +707,20 @@ class Worker:
 
     def figures(self) -> list[Figure]:
         """Return what Prometheus may know of this worker."""
-        result = list(function_figures(self._metrics))
-        result += waiting_figures(self._metrics, self._addresses.busy.values(), self._invocations.values())
-        for lane in self._lanes.values():
-            labels = label("lane", lane.name)
-            result.append(("statefun_lane_inflight_async_ops", labels, lane.in_flight))
-            result.append(("statefun_lane_limit", labels, lane.limit))
-            result.append(("statefun_lane_num_blocked_address", labels, len(lane.full)))
-            result.append(("statefun_lane_is_down", labels, int(lane.is_down)))
-        result.append(("statefun_worker_backlog", "", self.backlog))
-        result.append(("statefun_worker_parked_addresses", "", len(self._addresses.parked)))
-        result.append(("statefun_worker_retrying_addresses", "", self.retrying_count))
-        result.append(("statefun_worker_dead_letters", "", len(self._letters)))
-        result.append(("statefun_worker_dead_letters_total", "", self.counters.buried))
-        result.append(("statefun_worker_delayed_messages", "", len(self._timers)))
-        result.append(("statefun_worker_keys", "", self._store.key_count()))
-        result.append(("statefun_worker_snapshot_id", "", self._cuts.last_committed))
-        result.append(("statefun_worker_generation", "", self.config.generation))
-        return result
+        return [
+            *function_figures(self._metrics),
+            *waiting_figures(self._metrics, self._addresses.busy.values(), self._invocations.values()),
+            *lane_figures(self._lanes.values()),
+            ("statefun_worker_backlog", "", self.backlog),
+            ("statefun_worker_parked_addresses", "", len(self._addresses.parked)),
+            ("statefun_worker_retrying_addresses", "", self.retrying_count),
+            ("statefun_worker_dead_letters", "", len(self._letters)),
+            ("statefun_worker_dead_letters_total", "", self.counters.buried),
+            ("statefun_worker_delayed_messages", "", len(self._timers)),
+            ("statefun_worker_keys", "", self._store.key_count()),
+            ("statefun_worker_snapshot_id", "", self._cuts.last_committed),
+            ("statefun_worker_generation", "", self.config.generation),
+        ]
 
     @property
     def backlog(self) -> int:
@@ -746,26 +743,11 @@ class Worker:
 
     def retrying(self) -> list[tuple[str, str, int, int, int, str]]:
         """Return the first of them, as `Heartbeat` has them. Another thread may ask."""
-        return [
-            (
-                address.function_type,
-                address.id,
-                address.attempts,
-                address.first_failed_ms,
-                address.retry_at_ms if address.phase is Phase.BACKOFF else 0,
-                address.error,
-            )
-            # Copied in one step of the interpreter, as the parked ones are: the turn may change it.
-            for address in list(islice(self._addresses.retrying.values(), RETRYING_REPORTED_MAX))
-        ]
+        return retrying_rows(self._addresses.retrying)
 
     def heartbeat(self, tick_age_ms: int) -> Heartbeat:
         """Return how this worker fares. Another thread may ask."""
         current = self.current
-        parked = [
-            (address.function_type, address.id, address.error, len(address.waiting))
-            for address in list(self._addresses.parked.values())[:PARKED_REPORTED_MAX]
-        ]
         return Heartbeat(
             generation=self.config.generation,
             worker=self.config.worker,
@@ -773,7 +755,7 @@ class Worker:
             busy_with=f"{current[0]}/{current[1]}" if current is not None else "",
             backlog=self.backlog,
             processed=self.counters.applied,
-            parked=parked,
+            parked=parked_rows(self._addresses.parked),
             parked_count=len(self._addresses.parked),
             retrying=self.retrying(),
             retrying_count=self.retrying_count,
