@@ -31,6 +31,7 @@ from statefun_ray.core.dead_letters import DeadLetters, Rejected, letter_of
 from statefun_ray.core.effects import Die, EgressAcknowledged, Invoke, SendFrame, WorkerEffect
 from statefun_ray.core.errors import UserCodeError
 from statefun_ray.core.feeds import LogFeeds
+from statefun_ray.core.functions import Functions
 from statefun_ray.core.invoker import Delayed, InlineCall, InvocationEffects, Invoker
 from statefun_ray.core.key_groups import (
     key_group_of,
@@ -39,11 +40,10 @@ from statefun_ray.core.key_groups import (
     shard_table,
     worker_ranges,
 )
-from statefun_ray.core.lanes import AWAITING, INLINE, Lane
+from statefun_ray.core.lanes import INLINE, Lane
 from statefun_ray.core.message import DEAD_LETTERS, REPLY_PREFIX, Message, unpack_message
 from statefun_ray.core.metrics import (
     Figure,
-    FunctionMetrics,
     function_figures,
     lane_figures,
     parked_rows,
@@ -51,10 +51,9 @@ from statefun_ray.core.metrics import (
     waiting_figures,
 )
 from statefun_ray.core.outbox import Outbox
-from statefun_ray.core.remote_states import RemoteStates
 from statefun_ray.core.snapshots import Counters
 from statefun_ray.core.splits import Splits
-from statefun_ray.core.state import KeyedStore, Table, tables_of
+from statefun_ray.core.state import KeyedStore
 from statefun_ray.core.timers import Timers
 from statefun_ray.core.worker_config import WorkerConfig
 
@@ -70,7 +69,6 @@ class Worker:
 
     def __init__(self, config: WorkerConfig, invoker: Invoker) -> None:
         self.config = config
-        self._invoker = invoker
         key_groups = {"key_group_count": config.key_group_count, "shard_count": config.shard_count}
         self._range = worker_ranges(worker_count=config.worker_count, **key_groups)[config.worker]
         self._owners = owner_table(worker_count=config.worker_count, **key_groups)
@@ -78,15 +76,14 @@ class Worker:
         self._shard_bounds = shard_bounds(**key_groups)
         self._store = KeyedStore(config.key_group_count)
         self._timers = Timers(self._store.timers)
-        # What never runs through an ``Invoke`` effect is bounded by the turn alone.
-        inline = Lane(INLINE, 1, batch_max=1)
-        awaiting = Lane(AWAITING, config.invocations_max, batch_max=config.batch_max)
-        self._lanes = {lane.name: lane for lane in (inline, awaiting)}
-        self._lane_by_type: dict[str, Lane] = {}
-        self._remote = RemoteStates(self._store)
+        self._functions = Functions(config, invoker, self._store)
+        # The same dictionaries, near at hand: they are looked at for every message.
+        self._bound = self._functions.bound
+        self._lanes = self._functions.lanes
+        self._metrics = self._functions.metrics
         self.counters = Counters()
         self._letters = DeadLetters(self._store.dead, self.counters)
-        self._addresses = Addresses(self._store.queue, self._store.failures, self._lane_of)
+        self._addresses = Addresses(self._store.queue, self._store.failures, self._functions.lane_of)
         self._outbox = Outbox(config.eager_egresses)
         self._feeds = LogFeeds(
             app=config.app,
@@ -102,9 +99,6 @@ class Worker:
         self._splits = Splits(
             worker=config.worker, worker_count=config.worker_count, key_group_count=config.key_group_count
         )
-        self._functions: dict[str, tuple[InlineCall | None, list[Table], list[Table], FunctionMetrics]] = {}
-        self._metrics: dict[str, FunctionMetrics] = {}
-        self._bind_functions()
         peers = [peer for peer in range(config.worker_count) if peer != config.worker]
         self._out: list[OutChannel] = [OutChannel() for _ in range(config.worker_count)]
         self._in = {peer: InChannel(peer) for peer in peers}
@@ -130,39 +124,6 @@ class Worker:
         self.current: tuple[Any, ...] | None = None
         """The message whose function runs now, for the heartbeat."""
 
-    def _bind_functions(self) -> None:
-        for name, spec in self._invoker.functions.items():
-            tables = [self._store.add(table) for table in tables_of(name, spec)]
-            refreshed = [table for table in tables if table.on_call]
-            call = self._invoker.bind(name, tables)
-            self._functions[name] = (call, tables, refreshed, self._metrics_of(name))
-            self._lane_by_type[name] = self._lanes[AWAITING if call is None else INLINE]
-
-    def _metrics_of(self, function_type: str) -> FunctionMetrics:
-        metrics = self._metrics.get(function_type)
-        if metrics is None:
-            metrics = self._metrics[function_type] = FunctionMetrics()
-        return metrics
-
-    def _lane_of(self, function_type: str) -> Lane:
-        lane = self._lane_by_type.get(function_type)
-        return self._resolve_function(function_type) if lane is None else lane
-
-    def _resolve_function(self, function_type: str) -> Lane:
-        # Only for a type that is seen for the first time, or that nobody serves.
-        spec = self._invoker.lane_of(function_type)
-        if spec is None:
-            return self._lanes[INLINE]
-        lane = self._lanes.get(spec.name)
-        if lane is None:
-            lane = Lane(spec.name, spec.limit, batch_max=self.config.batch_max, waiting_max=spec.waiting_max)
-            self._lanes[spec.name] = lane
-        self._lane_by_type[function_type] = lane
-        tables, refreshed = self._remote.bind(function_type)
-        call = self._invoker.bind(function_type, tables)
-        self._functions[function_type] = (call, tables, refreshed, self._metrics_of(function_type))
-        return lane
-
     def move_lane(self, name: str, limit: int, *, is_down: bool = False) -> None:
         """Let up to ``limit`` invocations of a lane be in flight from now on; those that are go on."""
         lane = self._lanes[name]
@@ -186,10 +147,7 @@ class Worker:
             StateTypeChanged: values of another type are stored, here or as far as the restored
                 snapshot knows; nothing was registered or changed.
         """
-        is_new = self._remote.register(function_type, specs)
-        for table in self._functions[function_type][2]:
-            table.refresh(id)
-        return is_new
+        return self._functions.register_states(function_type, id, specs)
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -204,7 +162,7 @@ class Worker:
         """
         self._now_ms = now_ms
         if entry is not None:
-            self._remote.recorded(entry.functions, self._invoker.functions)
+            self._functions.restore(entry.functions)
         count = self._store.load(state, now_ms)
         inflight = transient.of_table(INFLIGHT)
         for value in inflight.value:
@@ -307,19 +265,11 @@ class Worker:
                 self._effects.append(Die(f"ingress log {log_id} refused this worker: {refused.text}"))
 
     def _query(self, log_id: str, query: frames.Query) -> None:
-        states: list[tuple[str, str, bytes | None]] = []
         kind, _, of_function = query.function_type.partition("#")
         if kind == DEAD_LETTERS:
             states = self._letters.listed(query.id, of_function)
-        elif query.function_type in self._functions or self._remote.knows(query.function_type):
-            tables = (
-                self._remote.tables(query.function_type)
-                if self._remote.knows(query.function_type)
-                else self._functions[query.function_type][1]
-            )
-            self._store.set_now(self._now_ms)
-            prefix = len(query.function_type) + 1
-            states = [(table.name[prefix:], table.typename, table.get(query.id)) for table in tables]
+        else:
+            states = self._functions.states_of(query.function_type, query.id, self._now_ms)
         found = any(value is not None for _, _, value in states)
         if query.wait_commit:
             answer = frames.State(query.query_id, self.config.generation, 0, found, states)
@@ -431,7 +381,7 @@ class Worker:
                 return
             self.counters.timers_fired += 1
             target_type, target_id, _, sender_id, value_type, value = message
-            if target_type not in self._functions and target_type.startswith(REPLY_PREFIX):
+            if target_type not in self._bound and target_type.startswith(REPLY_PREFIX):
                 self._reply(sender_id, target_type, target_id, value_type, value)
                 self.counters.timers_replied += 1
             else:
@@ -465,7 +415,7 @@ class Worker:
             self._run_lane(lane, limit if lane.name == INLINE else starts)
 
     def _run_lane(self, lane: Lane, limit: int) -> None:
-        ready, functions = lane.ready, self._functions
+        ready, bound = lane.ready, self._bound
         for _ in range(limit):
             if not ready:
                 lane.is_held = False
@@ -473,9 +423,11 @@ class Worker:
             if lane.in_flight >= lane.limit:
                 return
             address = ready.popleft()
-            function = functions.get(address.function_type)
+            function = bound.get(address.function_type)
             if function is None:
-                address.error = f"no function {address.function_type!r} in this application; it has {', '.join(self._functions)}"
+                address.error = (
+                    f"no function {address.function_type!r} in this application; it has {', '.join(bound)}"
+                )
                 address.in_flight = 0
                 self._give_up(address)
                 continue
@@ -494,10 +446,10 @@ class Worker:
     def _succeeded(self, address: BusyAddress) -> None:
         count = self._addresses.succeeded(address)
         self.counters.applied += count
-        self._metrics_of(address.function_type).received += count
+        self._metrics[address.function_type].received += count
 
     def _failed(self, address: BusyAddress, error: str) -> None:
-        self._metrics_of(address.function_type).failures += 1
+        self._metrics[address.function_type].failures += 1
         is_over = self._addresses.failed(address, error, self._now_ms, self.config.retry_deadline_ms)
         if is_over or self.config.strict:
             self._give_up(address)
@@ -552,14 +504,14 @@ class Worker:
 
     def _run_mailbox(self, limit: int) -> None:
         # The hot path: one dictionary look-up and one call per message, no object but the message.
-        mailbox, busy, functions = self._mailbox, self._addresses.busy, self._functions
+        mailbox, busy, bound = self._mailbox, self._addresses.busy, self._bound
         applied = 0
         for _ in range(limit):
             if not mailbox:
                 break
             message = mailbox.popleft()
             target_type, id, caller_type, caller_id, value_type, value = message
-            function = functions.get(target_type)
+            function = bound.get(target_type)
             if function is None or function[0] is None or (busy and (target_type, id) in busy):
                 if target_type == DEAD_LETTERS:
                     self._obey(message)
@@ -589,13 +541,13 @@ class Worker:
         # All or nothing: what can be wrong was checked before, so that an exception in here is a bug of
         # ours and ends the worker. Taken for a failure of the function, half the effects would stay.
         writes, sends, delayed, egress = effects
-        functions = self._functions
-        _, tables, _, metrics = functions[function_type]
+        bound = self._bound
+        _, tables, _, metrics = bound[function_type]
         if sends:
             key_group_count = self.config.key_group_count
             owners, worker, out, mailbox = self._owners, self.config.worker, self._out, self._mailbox
             for target_type, target_id, value_type, value in sends:
-                if target_type not in functions and target_type.startswith(REPLY_PREFIX):
+                if target_type not in bound and target_type.startswith(REPLY_PREFIX):
                     self._reply(id, target_type, target_id, value_type, value)
                     continue
                 self.counters.emitted += 1
@@ -692,7 +644,7 @@ class Worker:
             ordinal=self._ordinal,
             positions=self._feeds.positions() + self._splits.positions(),
             counters=msgspec.structs.asdict(self.counters),
-            functions=self._remote.specs(),
+            functions=self._functions.remote_specs(),
         )
 
     def part_written(self, snapshot_id: int, kind: str, descriptor: PartDescriptor | None) -> None:
