@@ -18,7 +18,8 @@ import urllib.request
 
 from benchmarks.application import NDJSON, lines
 from benchmarks.functions import functions
-from statefun_ray.core.worker import Worker, WorkerConfig
+from statefun_ray.core.worker import Worker
+from statefun_ray.core.worker_config import WorkerConfig
 from statefun_ray.io.invoke_local import EmbeddedInvoker
 from statefun_ray.local import LocalApplication
 from statefun_sdk import message_builder

@@ -1,4 +1,4 @@
-"""Figures of one worker, as it counts them: per function, and of the whole.
+"""What one worker tells of itself: figures, and the addresses in trouble that a heartbeat names.
 
 A figure is ``(name, labels, value)``, with labels as Prometheus writes them. Names follow those of
 StateFun: ``in`` is ``statefun_function_in_total`` here. Messages are counted once each, when they
@@ -16,10 +16,17 @@ from itertools import islice
 from typing import Final, TypeAlias
 
 from statefun_ray.core.addresses import BusyAddress, Phase
+from statefun_ray.core.lanes import Lane
 
 ADDRESSES_LOOKED_AT_MAX: Final = 5_000
 """Busy addresses looked at for one set of figures, those that have been busy for longest: that takes about
 2 ms, once a second. Where more are busy, backlog and blocked addresses of functions are lower bounds."""
+
+PARKED_REPORTED_MAX: Final = 100
+"""Parked addresses named in a heartbeat; all are counted."""
+
+RETRYING_REPORTED_MAX: Final = 20
+"""Likewise of addresses that are tried again: enough to see what is wrong."""
 
 Figure: TypeAlias = tuple[str, str, float]
 
@@ -83,3 +90,40 @@ def waiting_figures(
         yield "statefun_function_num_backlog", labels, backlog[function_type]
         yield "statefun_function_num_blocked_address", labels, blocked[function_type]
         yield "statefun_function_inflight_async_ops", labels, running[function_type]
+
+
+def lane_figures(lanes: Iterable[Lane]) -> Iterator[Figure]:
+    """Yield the figures of all lanes."""
+    for lane in lanes:
+        labels = label("lane", lane.name)
+        yield "statefun_lane_inflight_async_ops", labels, lane.in_flight
+        yield "statefun_lane_limit", labels, lane.limit
+        yield "statefun_lane_num_blocked_address", labels, len(lane.full)
+        yield "statefun_lane_is_down", labels, int(lane.is_down)
+
+
+def parked_rows(parked: Mapping[tuple[str, str], BusyAddress]) -> list[tuple[str, str, str, int]]:
+    """Return the first parked addresses, as `Heartbeat` has them. Another thread may ask."""
+    # Copied in one step of the interpreter: the turn may change it.
+    return [
+        (address.function_type, address.id, address.error, len(address.waiting))
+        for address in list(parked.values())[:PARKED_REPORTED_MAX]
+    ]
+
+
+def retrying_rows(
+    retrying: Mapping[tuple[str, str], BusyAddress],
+) -> list[tuple[str, str, int, int, int, str]]:
+    """Return the first addresses that are tried again, as `Heartbeat` has them. Another thread may ask."""
+    # Copied in one step, as above.
+    return [
+        (
+            address.function_type,
+            address.id,
+            address.attempts,
+            address.first_failed_ms,
+            address.retry_at_ms if address.phase is Phase.BACKOFF else 0,
+            address.error,
+        )
+        for address in list(islice(retrying.values(), RETRYING_REPORTED_MAX))
+    ]

@@ -5,76 +5,57 @@ effects taken with :meth:`Worker.take_effects`. Between two calls the worker is 
 cut needs no further care: it is one method call.
 
 A message has one place at a time: mailbox, queue of a busy address (in flight included), timer,
-channel buffer, or the recording of an open snapshot. :meth:`Worker._cut` lists those that are not
-rows of the keyed store.
+channel buffer, or the recording of an open snapshot. Not here: what becomes of a cut (``cuts``). This
+module says what the worker holds at that moment, beside the rows of the keyed store.
 
-Invariants: I1 and I3 (snapshots in order, channels without gaps) are asserted in ``Participant``
-and ``InChannel``; I9 (order per sender and target) follows from FIFO everywhere a message can be;
-I10 (conservation) is counted in :class:`Counters`.
+Invariants: I3 (channels without gaps) is asserted in ``InChannel``; I9 (order per sender and target)
+follows from FIFO everywhere a message can be; I10 (conservation) is counted in :class:`Counters`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final
 
 import msgspec
 from xxhash import xxh3_64_intdigest
 
 from statefun_checkpoints.model import INFLIGHT, OUTBOX, Entry, PartDescriptor, Rows, StateSpec
-from statefun_checkpoints.participant import Participant
 from statefun_ingress import frames
-from statefun_ray.core.addresses import BATCH_MESSAGES_MAX, Addresses, BusyAddress, Phase
+from statefun_ray.core.addresses import Addresses, BusyAddress, Phase
 from statefun_ray.core.channel import InChannel, OutChannel
-from statefun_ray.core.control import (
-    Abort,
-    Ack,
-    Committed,
-    Heartbeat,
-    Pulse,
-    SnapshotWanted,
-    ToWorker,
-    Trigger,
-)
+from statefun_ray.core.control import Abort, Committed, Heartbeat, Pulse, ToWorker, Trigger
+from statefun_ray.core.cuts import Cuts, Instant
 from statefun_ray.core.dead_letters import DeadLetters, Rejected, letter_of
-from statefun_ray.core.effects import (
-    Die,
-    EgressAcknowledged,
-    Invoke,
-    Publish,
-    SendFrame,
-    SplitsCommitted,
-    Tell,
-    WorkerEffect,
-    WritePart,
-)
+from statefun_ray.core.effects import Die, EgressAcknowledged, Invoke, SendFrame, WorkerEffect
 from statefun_ray.core.errors import UserCodeError
 from statefun_ray.core.feeds import LogFeeds
+from statefun_ray.core.functions import Functions
 from statefun_ray.core.invoker import Delayed, InlineCall, InvocationEffects, Invoker
 from statefun_ray.core.key_groups import (
-    EGRESS_SHARDS_DEFAULT,
-    KEY_GROUP_COUNT_DEFAULT,
     key_group_of,
     owner_table,
     shard_bounds,
     shard_table,
     worker_ranges,
 )
-from statefun_ray.core.lanes import AWAITING, INLINE, Lane
+from statefun_ray.core.lanes import INLINE, Lane
 from statefun_ray.core.message import DEAD_LETTERS, REPLY_PREFIX, Message, unpack_message
-from statefun_ray.core.metrics import Figure, FunctionMetrics, function_figures, label, waiting_figures
+from statefun_ray.core.metrics import (
+    Figure,
+    function_figures,
+    lane_figures,
+    parked_rows,
+    retrying_rows,
+    waiting_figures,
+)
 from statefun_ray.core.outbox import Outbox
-from statefun_ray.core.remote_states import RemoteStates
-from statefun_ray.core.snapshots import Counters, FinishedBase, OpenSnapshot, transient_slices
-from statefun_ray.core.splits import SPLIT_PREFIX, Splits
-from statefun_ray.core.state import KeyedStore, Table, tables_of
+from statefun_ray.core.snapshots import Counters
+from statefun_ray.core.splits import Splits
+from statefun_ray.core.state import KeyedStore
 from statefun_ray.core.timers import Timers
-
-PARKED_REPORTED_MAX: Final = 100
-"""Parked addresses named in a heartbeat; all are counted."""
+from statefun_ray.core.worker_config import WorkerConfig
 
 READ_FIRST: Final = 4
 """Messages read for each invocation that begins, while there is more to read."""
@@ -85,58 +66,12 @@ UPCOMING_MIN: Final = 32
 STALLED_MS: Final = 100
 """Between two times that messages are counted whose address is stalled: there may be many such addresses."""
 
-RETRYING_REPORTED_MAX: Final = 20
-"""Likewise of addresses that are tried again: enough to see what is wrong."""
-
-
-@dataclass(frozen=True)
-class WorkerConfig:
-    """What one worker of one generation is told; times in milliseconds, limits in messages."""
-
-    app: str
-    generation: int
-    worker: int
-    worker_count: int
-    key_group_count: int = KEY_GROUP_COUNT_DEFAULT
-    shard_count: int = EGRESS_SHARDS_DEFAULT
-    backlog_max: int = 16_384
-    """Sources pause above this many waiting messages: two windows of a log, a tenth of a second of work. What
-    waits when a snapshot is cut is written into it, so more would cost without making anything faster."""
-    stalled_max: int = 200_000
-    """Messages of one lane that do not count above, as they wait for a service that is down or for an
-    address that fails or hangs: about 100 MB of small ones."""
-    feed_window: int = 8_192
-    """Events on their way from one ingress log: two rounds of the largest frame."""
-    invocations_max: int = 1_024
-    """Awaiting invocations of embedded functions in flight: bounds coroutines."""
-    batch_max: int = BATCH_MESSAGES_MAX
-    """Waiting messages given to one awaiting or remote invocation."""
-    invocation_timeout_ms: int = 600_000
-    """An awaiting invocation that takes longer has failed: it holds its address and one of the above."""
-    retry_deadline_ms: int = 3_600_000
-    """A message that fails for an hour is given up."""
-    on_failure: str = "dead-letter"
-    """What giving up means: ``dead-letter``, ``park`` the address with all that waits for it, or
-    ``fail``: the generation ends, and all is tried again from the last snapshot."""
-    strict: bool = False
-    """Whether the first failure is one too many, and means ``fail``."""
-    eager_egresses: frozenset[str] = frozenset()
-    """Egresses whose rows pull the next snapshot forward, as replies do: somebody waits for them."""
-    base_deltas_max: int = 20
-    """Periodic deltas between two bases: bounds what a restore reads."""
-    base_rows_ratio: float = 0.5
-    """A base is written when the deltas hold this share of the keys."""
-    base_rows_min: int = 100_000
-    """... but not for fewer delta rows than this, which a restore reads in 0.1 s or so: queues come and go, and
-    a small store would be written whole every second."""
-
 
 class Worker:
     """The core of one worker process."""
 
     def __init__(self, config: WorkerConfig, invoker: Invoker) -> None:
         self.config = config
-        self._invoker = invoker
         key_groups = {"key_group_count": config.key_group_count, "shard_count": config.shard_count}
         self._range = worker_ranges(worker_count=config.worker_count, **key_groups)[config.worker]
         self._owners = owner_table(worker_count=config.worker_count, **key_groups)
@@ -144,15 +79,14 @@ class Worker:
         self._shard_bounds = shard_bounds(**key_groups)
         self._store = KeyedStore(config.key_group_count)
         self._timers = Timers(self._store.timers)
-        # What never runs through an ``Invoke`` effect is bounded by the turn alone.
-        inline = Lane(INLINE, 1, batch_max=1)
-        awaiting = Lane(AWAITING, config.invocations_max, batch_max=config.batch_max)
-        self._lanes = {lane.name: lane for lane in (inline, awaiting)}
-        self._lane_by_type: dict[str, Lane] = {}
-        self._remote = RemoteStates(self._store)
+        self._functions = Functions(config, invoker, self._store)
+        # The same dictionaries, near at hand: they are looked at for every message.
+        self._bound = self._functions.bound
+        self._lanes = self._functions.lanes
+        self._metrics = self._functions.metrics
         self.counters = Counters()
         self._letters = DeadLetters(self._store.dead, self.counters)
-        self._addresses = Addresses(self._store.queue, self._store.failures, self._lane_of)
+        self._addresses = Addresses(self._store.queue, self._store.failures, self._functions.lane_of)
         self._outbox = Outbox(config.eager_egresses)
         self._feeds = LogFeeds(
             app=config.app,
@@ -163,31 +97,28 @@ class Worker:
             key_group_count=config.key_group_count,
             window=config.feed_window,
             outbox=self._outbox,
-            emit=lambda effect: self._effects.append(effect),
+            emit=self._emit,
         )
         self._splits = Splits(
             worker=config.worker, worker_count=config.worker_count, key_group_count=config.key_group_count
         )
-        self._functions: dict[str, tuple[InlineCall | None, list[Table], list[Table], FunctionMetrics]] = {}
-        self._metrics: dict[str, FunctionMetrics] = {}
-        self._bind_functions()
         peers = [peer for peer in range(config.worker_count) if peer != config.worker]
         self._out: list[OutChannel] = [OutChannel() for _ in range(config.worker_count)]
         self._in = {peer: InChannel(peer) for peer in peers}
-        self._participant: Participant[Message] = Participant(peers, last_cut=0)
+        self._cuts = Cuts(
+            config,
+            store=self._store,
+            outbox=self._outbox,
+            feeds=self._feeds,
+            channels={peer: self._out[peer] for peer in peers},
+            shard_bounds=self._shard_bounds,
+            emit=self._emit,
+        )
         self._mailbox: deque[Message] = deque()
         self._invocations: dict[int, BusyAddress] = {}
         self._invocation_next = 0
         self._ordinal = 0
         self._paused = False
-        self._snapshot: OpenSnapshot | None = None
-        self._committed = 0
-        self._wanted_after = -1
-        self._base: FinishedBase | None = None
-        self._base_running = False
-        self._base_due = False
-        self._delta_rows = 0
-        self._deltas = 0
         self._now_ms = 0
         self._stalled = 0
         self._stalled_at_ms = 0
@@ -195,39 +126,6 @@ class Worker:
         self._effects: list[WorkerEffect] = []
         self.current: tuple[Any, ...] | None = None
         """The message whose function runs now, for the heartbeat."""
-
-    def _bind_functions(self) -> None:
-        for name, spec in self._invoker.functions.items():
-            tables = [self._store.add(table) for table in tables_of(name, spec)]
-            refreshed = [table for table in tables if table.on_call]
-            call = self._invoker.bind(name, tables)
-            self._functions[name] = (call, tables, refreshed, self._metrics_of(name))
-            self._lane_by_type[name] = self._lanes[AWAITING if call is None else INLINE]
-
-    def _metrics_of(self, function_type: str) -> FunctionMetrics:
-        metrics = self._metrics.get(function_type)
-        if metrics is None:
-            metrics = self._metrics[function_type] = FunctionMetrics()
-        return metrics
-
-    def _lane_of(self, function_type: str) -> Lane:
-        lane = self._lane_by_type.get(function_type)
-        return self._resolve_function(function_type) if lane is None else lane
-
-    def _resolve_function(self, function_type: str) -> Lane:
-        # Only for a type that is seen for the first time, or that nobody serves.
-        spec = self._invoker.lane_of(function_type)
-        if spec is None:
-            return self._lanes[INLINE]
-        lane = self._lanes.get(spec.name)
-        if lane is None:
-            lane = Lane(spec.name, spec.limit, batch_max=self.config.batch_max, waiting_max=spec.waiting_max)
-            self._lanes[spec.name] = lane
-        self._lane_by_type[function_type] = lane
-        tables, refreshed = self._remote.bind(function_type)
-        call = self._invoker.bind(function_type, tables)
-        self._functions[function_type] = (call, tables, refreshed, self._metrics_of(function_type))
-        return lane
 
     def move_lane(self, name: str, limit: int, *, is_down: bool = False) -> None:
         """Let up to ``limit`` invocations of a lane be in flight from now on; those that are go on."""
@@ -252,10 +150,7 @@ class Worker:
             StateTypeChanged: values of another type are stored, here or as far as the restored
                 snapshot knows; nothing was registered or changed.
         """
-        is_new = self._remote.register(function_type, specs)
-        for table in self._functions[function_type][2]:
-            table.refresh(id)
-        return is_new
+        return self._functions.register_states(function_type, id, specs)
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -270,7 +165,7 @@ class Worker:
         """
         self._now_ms = now_ms
         if entry is not None:
-            self._remote.recorded(entry.functions, self._invoker.functions)
+            self._functions.restore(entry.functions)
         count = self._store.load(state, now_ms)
         inflight = transient.of_table(INFLIGHT)
         for value in inflight.value:
@@ -279,7 +174,7 @@ class Worker:
         self._outbox.load(transient.of_table(OUTBOX))
         if entry is not None:
             low, high = self._range
-            self._participant.last_cut = self._committed = entry.snapshot_id
+            self._cuts.restore(entry, self._range)
             self._ordinal = entry.timer_next
             self._outbox.next_sequence = {
                 int(shard): sequence
@@ -288,13 +183,6 @@ class Worker:
             }
             self._feeds.restore(entry.positions)
             self._splits.restore(entry.positions)
-            self._deltas = len(entry.parts) // entry.worker_count
-            # Parts written for other key groups stay in every entry until each worker has a base.
-            self._base_due = any(
-                part.key_groups != self._range and part.key_groups[0] < high and low < part.key_groups[1]
-                for part in entry.parts
-                if part.kind != "transient"
-            )
         self._timers.rebuild()
         self._addresses.rebuild(retry_parked=entry is not None and entry.kind == "stop")
         return count + len(transient)
@@ -303,12 +191,15 @@ class Worker:
         """Begin to process: everything is loaded, and every channel of every worker is open."""
         self._now_ms = now_ms
         self._started = True
-        self._publish(0, self._committed)
+        self._cuts.start()
 
     def take_effects(self) -> list[WorkerEffect]:
         """Return what the driver has to do since the last call, in order."""
         effects, self._effects = self._effects, []
         return effects
+
+    def _emit(self, effect: WorkerEffect) -> None:
+        self._effects.append(effect)
 
     # --- messages in ------------------------------------------------------------------------------
 
@@ -320,14 +211,12 @@ class Worker:
         """
         received = self._in[peer].receive(frame)
         if isinstance(received, list):
-            self._participant.record(peer, received)
+            self._cuts.record(peer, received)
             self._mailbox.extend(received)
             return
         snapshot_id, rhythm, committed = received
-        if self._participant.wants_cut(snapshot_id):
-            self._cut(snapshot_id, rhythm, committed)
-        self._participant.marker(peer, snapshot_id)
-        self._finish_recording()
+        self._cut(snapshot_id, rhythm, committed)
+        self._cuts.marker(peer, snapshot_id)
 
     def control(self, message: ToWorker, now_ms: int) -> None:
         """Take what the coordinator says; messages of other generations change nothing."""
@@ -336,15 +225,12 @@ class Worker:
             return
         match message:
             case Trigger():
-                if self._participant.wants_cut(message.snapshot_id):
-                    self._cut(message.snapshot_id, message.rhythm, message.committed)
-                    self._finish_recording()
+                self._cut(message.snapshot_id, message.rhythm, message.committed)
             case Committed():
-                self._resolve(message.snapshot_id)
+                self._cuts.committed(message.snapshot_id)
                 self._feeds.trim(message.trim)
             case Abort():
-                if self._snapshot is not None and self._snapshot.snapshot_id == message.snapshot_id:
-                    self._aborted(self._snapshot)
+                self._cuts.aborted(message.snapshot_id)
             case Pulse():
                 self._paused = message.paused
 
@@ -371,7 +257,7 @@ class Worker:
                 self.counters.admitted += len(messages)
                 self._mailbox.extend(messages)
             case frames.Welcome() as welcome:
-                self._feeds.welcomed(log_id, welcome.incarnation, self._committed)
+                self._feeds.welcomed(log_id, welcome.incarnation, self._cuts.last_committed)
             case frames.ReplyAck() as ack:
                 self._feeds.acknowledged(ack.ack_id)
             case frames.EgressAck() as egress_ack:
@@ -382,25 +268,18 @@ class Worker:
                 self._effects.append(Die(f"ingress log {log_id} refused this worker: {refused.text}"))
 
     def _query(self, log_id: str, query: frames.Query) -> None:
-        states: list[tuple[str, str, bytes | None]] = []
         kind, _, of_function = query.function_type.partition("#")
         if kind == DEAD_LETTERS:
             states = self._letters.listed(query.id, of_function)
-        elif query.function_type in self._functions or self._remote.knows(query.function_type):
-            tables = (
-                self._remote.tables(query.function_type)
-                if self._remote.knows(query.function_type)
-                else self._functions[query.function_type][1]
-            )
-            self._store.set_now(self._now_ms)
-            prefix = len(query.function_type) + 1
-            states = [(table.name[prefix:], table.typename, table.get(query.id)) for table in tables]
+        else:
+            states = self._functions.states_of(query.function_type, query.id, self._now_ms)
         found = any(value is not None for _, _, value in states)
         if query.wait_commit:
             answer = frames.State(query.query_id, self.config.generation, 0, found, states)
-            self._feeds.answer_committed(log_id, answer, self._participant.last_cut)
+            self._feeds.answer_committed(log_id, answer, self._cuts.last_cut)
         else:
-            answer = frames.State(query.query_id, self.config.generation, self._committed, found, states)
+            committed = self._cuts.last_committed
+            answer = frames.State(query.query_id, self.config.generation, committed, found, states)
             self._feeds.answer(log_id, answer)
 
     # --- sources that workers read by themselves --------------------------------------------------
@@ -475,8 +354,8 @@ class Worker:
         self._flush()
         if self.takes_input:
             self._feeds.grant()
-        self._want_snapshot()
-        self._schedule_base()
+        self._cuts.want_snapshot()
+        self._cuts.schedule_base()
         due_ms = self._timers.next_due_ms()
         return bool(self._mailbox) or self._can_start() or (due_ms is not None and due_ms <= now_ms)
 
@@ -512,7 +391,7 @@ class Worker:
                 return
             self.counters.timers_fired += 1
             target_type, target_id, _, sender_id, value_type, value = message
-            if target_type not in self._functions and target_type.startswith(REPLY_PREFIX):
+            if target_type not in self._bound and target_type.startswith(REPLY_PREFIX):
                 self._reply(sender_id, target_type, target_id, value_type, value)
                 self.counters.timers_replied += 1
             else:
@@ -546,7 +425,7 @@ class Worker:
             self._run_lane(lane, limit if lane.name == INLINE else starts)
 
     def _run_lane(self, lane: Lane, limit: int) -> None:
-        ready, functions = lane.ready, self._functions
+        ready, bound = lane.ready, self._bound
         for _ in range(limit):
             if not ready:
                 lane.is_held = False
@@ -554,9 +433,11 @@ class Worker:
             if lane.in_flight >= lane.limit:
                 return
             address = ready.popleft()
-            function = functions.get(address.function_type)
+            function = bound.get(address.function_type)
             if function is None:
-                address.error = f"no function {address.function_type!r} in this application; it has {', '.join(self._functions)}"
+                address.error = (
+                    f"no function {address.function_type!r} in this application; it has {', '.join(bound)}"
+                )
                 address.in_flight = 0
                 self._give_up(address)
                 continue
@@ -575,10 +456,10 @@ class Worker:
     def _succeeded(self, address: BusyAddress) -> None:
         count = self._addresses.succeeded(address)
         self.counters.applied += count
-        self._metrics_of(address.function_type).received += count
+        self._metrics[address.function_type].received += count
 
     def _failed(self, address: BusyAddress, error: str) -> None:
-        self._metrics_of(address.function_type).failures += 1
+        self._metrics[address.function_type].failures += 1
         is_over = self._addresses.failed(address, error, self._now_ms, self.config.retry_deadline_ms)
         if is_over or self.config.strict:
             self._give_up(address)
@@ -633,14 +514,14 @@ class Worker:
 
     def _run_mailbox(self, limit: int) -> None:
         # The hot path: one dictionary look-up and one call per message, no object but the message.
-        mailbox, busy, functions = self._mailbox, self._addresses.busy, self._functions
+        mailbox, busy, bound = self._mailbox, self._addresses.busy, self._bound
         applied = 0
         for _ in range(limit):
             if not mailbox:
                 break
             message = mailbox.popleft()
             target_type, id, caller_type, caller_id, value_type, value = message
-            function = functions.get(target_type)
+            function = bound.get(target_type)
             if function is None or function[0] is None or (busy and (target_type, id) in busy):
                 if target_type == DEAD_LETTERS:
                     self._obey(message)
@@ -670,13 +551,13 @@ class Worker:
         # All or nothing: what can be wrong was checked before, so that an exception in here is a bug of
         # ours and ends the worker. Taken for a failure of the function, half the effects would stay.
         writes, sends, delayed, egress = effects
-        functions = self._functions
-        _, tables, _, metrics = functions[function_type]
+        bound = self._bound
+        _, tables, _, metrics = bound[function_type]
         if sends:
             key_group_count = self.config.key_group_count
             owners, worker, out, mailbox = self._owners, self.config.worker, self._out, self._mailbox
             for target_type, target_id, value_type, value in sends:
-                if target_type not in functions and target_type.startswith(REPLY_PREFIX):
+                if target_type not in bound and target_type.startswith(REPLY_PREFIX):
                     self._reply(id, target_type, target_id, value_type, value)
                     continue
                 self.counters.emitted += 1
@@ -761,161 +642,47 @@ class Worker:
     # --- snapshots --------------------------------------------------------------------------------
 
     def _cut(self, snapshot_id: int, rhythm: str, committed: int) -> None:
-        # Everything in this method belongs to one instant: nothing may be processed in between.
-        if self._snapshot is not None:
-            self._resolve(committed)
-        if self._snapshot is not None:
-            self._aborted(self._snapshot)
-        snapshot = self._snapshot = OpenSnapshot(snapshot_id, periodic=rhythm != "reply")
-        self._participant.begin(snapshot_id)
-        self._store.freeze()
-        self._outbox.cut(snapshot_id)
-        snapshot.mailbox = list(self._mailbox)
-        snapshot.outbox = self._outbox.capture(self._shard_bounds)
-        snapshot.base = self._base
-        snapshot.ack = Ack(
-            generation=self.config.generation,
-            worker=self.config.worker,
-            snapshot_id=snapshot_id,
-            parts=snapshot.parts,
-            based_on=snapshot.base.snapshot_id if snapshot.base is not None else 0,
-            positions=self._feeds.positions() + self._splits.positions(),
-            out_seq=dict(self._outbox.next_sequence),
-            counters=msgspec.structs.asdict(self.counters),
-            in_flight=len(snapshot.mailbox) + self._addresses.waiting_count,
-            timer_next=self._ordinal,
-            cut_ms=self._now_ms,
-            functions=self._remote.specs(),
-        )
-        # Markers go out behind everything emitted before the cut, and before anything emitted after it.
-        for peer in self._in:
-            self._effects.extend(
-                SendFrame(peer, frame) for frame in self._out[peer].marker(snapshot_id, rhythm, committed)
-            )
-        periodic = snapshot.periodic
-        self._effects.append(
-            WritePart(
-                snapshot_id,
-                "delta",
-                "periodic" if periodic else "small",
-                self._store.delta_slices(periodic=periodic),
-                self._store.dirty_rows(periodic=periodic),
-            )
-        )
+        """Cut now, unless a trigger or a marker of this snapshot came before."""
+        if self._cuts.wants_cut(snapshot_id):
+            self._cuts.cut(snapshot_id, rhythm, committed, self._instant())
 
-    def _finish_recording(self) -> None:
-        snapshot = self._snapshot
-        if snapshot is None or snapshot.ack is None or not self._participant.is_complete:
-            return
-        recorded = self._participant.recorded()
-        self._participant.close()
-        snapshot.ack = msgspec.structs.replace(snapshot.ack, in_flight=snapshot.ack.in_flight + len(recorded))
-        messages = snapshot.mailbox + recorded
-        slices = transient_slices(messages, snapshot.outbox, self.config.key_group_count)
-        self._effects.append(WritePart(snapshot.snapshot_id, "transient", "", slices, len(messages)))
+    def _instant(self) -> Instant:
+        return Instant(
+            now_ms=self._now_ms,
+            mailbox=list(self._mailbox),
+            waiting_count=self._addresses.waiting_count,
+            ordinal=self._ordinal,
+            positions=self._feeds.positions() + self._splits.positions(),
+            counters=msgspec.structs.asdict(self.counters),
+            functions=self._functions.remote_specs(),
+        )
 
     def part_written(self, snapshot_id: int, kind: str, descriptor: PartDescriptor | None) -> None:
         """A ``WritePart`` effect is done; ``descriptor`` is None when there were no rows."""
-        if kind == "base":
-            self._base_running = False
-            self._base = FinishedBase(snapshot_id, descriptor)
-            return
-        snapshot = self._snapshot
-        if snapshot is None or snapshot.snapshot_id != snapshot_id:
-            return
-        snapshot.awaited.remove(kind)
-        if descriptor is not None:
-            snapshot.parts.append(descriptor)
-        if not snapshot.awaited and snapshot.ack is not None:
-            if snapshot.base is not None and snapshot.base.part is not None:
-                snapshot.parts.append(snapshot.base.part)
-            self._effects.append(Tell(snapshot.ack))
-
-    def _resolve(self, committed: int) -> None:
-        """The newest committed snapshot is ``committed``: settle the open one if it is that."""
-        snapshot = self._snapshot
-        if snapshot is None or snapshot.snapshot_id != committed:
-            return
-        self._snapshot = None
-        self._committed = committed
-        self._store.committed(periodic=snapshot.periodic)
-        for part in snapshot.parts:
-            if part.kind == "delta":
-                self._delta_rows += part.rows
-                self._deltas += snapshot.periodic
-        if snapshot.base is not None:
-            self._base = None
-            self._delta_rows, self._deltas = 0, 0
-        self._publish(committed - 1, committed)
-        self._feeds.committed(committed)
-        if snapshot.ack is not None:
-            positions = {
-                position.log_id: position.next_seq
-                for position in snapshot.ack.positions
-                if position.log_id.startswith(SPLIT_PREFIX)
-            }
-            if positions:
-                self._effects.append(SplitsCommitted(positions))
-
-    def _aborted(self, snapshot: OpenSnapshot) -> None:
-        self._snapshot = None
-        self._participant.close()
-        self._outbox.reopen(snapshot.snapshot_id)
-
-    def _publish(self, after: int, until: int) -> None:
-        for shard, epoch, rows in self._outbox.epochs(after, until):
-            self._effects.append(Publish(shard, epoch, rows))
-        self._feeds.release(after, until)
+        self._cuts.part_written(snapshot_id, kind, descriptor)
 
     def published(self, shard: int, epoch: int) -> None:
         """A ``Publish`` effect is done: the sink has the rows for good."""
         self._outbox.published(shard, epoch)
 
-    def _want_snapshot(self) -> None:
-        after = self._participant.last_cut
-        if (self._outbox.is_awaited or self._feeds.has_reads) and self._wanted_after < after:
-            self._wanted_after = after
-            self._effects.append(Tell(SnapshotWanted(self.config.generation, self.config.worker, after)))
-
-    def _schedule_base(self) -> None:
-        if self._base_running or self._base is not None or not self._committed:
-            return
-        if self._base_due or self._deltas >= self.config.base_deltas_max or self._is_delta_large():
-            self._base_due = False
-            self._base_running = True
-            self._deltas, self._delta_rows = 0, 0
-            rows = self._store.key_count()
-            self._effects.append(WritePart(self._committed, "base", "", self._store.base_slices(), rows))
-
-    def _is_delta_large(self) -> bool:
-        # In this order: counting the keys of all tables in every turn would cost more than a message.
-        return (
-            self._delta_rows >= self.config.base_rows_min
-            and self._delta_rows >= self._store.key_count() * self.config.base_rows_ratio
-        )
-
     # --- observation ------------------------------------------------------------------------------
 
     def figures(self) -> list[Figure]:
         """Return what Prometheus may know of this worker."""
-        result = list(function_figures(self._metrics))
-        result += waiting_figures(self._metrics, self._addresses.busy.values(), self._invocations.values())
-        for lane in self._lanes.values():
-            labels = label("lane", lane.name)
-            result.append(("statefun_lane_inflight_async_ops", labels, lane.in_flight))
-            result.append(("statefun_lane_limit", labels, lane.limit))
-            result.append(("statefun_lane_num_blocked_address", labels, len(lane.full)))
-            result.append(("statefun_lane_is_down", labels, int(lane.is_down)))
-        result.append(("statefun_worker_backlog", "", self.backlog))
-        result.append(("statefun_worker_parked_addresses", "", len(self._addresses.parked)))
-        result.append(("statefun_worker_retrying_addresses", "", self.retrying_count))
-        result.append(("statefun_worker_dead_letters", "", len(self._letters)))
-        result.append(("statefun_worker_dead_letters_total", "", self.counters.buried))
-        result.append(("statefun_worker_delayed_messages", "", len(self._timers)))
-        result.append(("statefun_worker_keys", "", self._store.key_count()))
-        result.append(("statefun_worker_snapshot_id", "", self._committed))
-        result.append(("statefun_worker_generation", "", self.config.generation))
-        return result
+        return [
+            *function_figures(self._metrics),
+            *waiting_figures(self._metrics, self._addresses.busy.values(), self._invocations.values()),
+            *lane_figures(self._lanes.values()),
+            ("statefun_worker_backlog", "", self.backlog),
+            ("statefun_worker_parked_addresses", "", len(self._addresses.parked)),
+            ("statefun_worker_retrying_addresses", "", self.retrying_count),
+            ("statefun_worker_dead_letters", "", len(self._letters)),
+            ("statefun_worker_dead_letters_total", "", self.counters.buried),
+            ("statefun_worker_delayed_messages", "", len(self._timers)),
+            ("statefun_worker_keys", "", self._store.key_count()),
+            ("statefun_worker_snapshot_id", "", self._cuts.last_committed),
+            ("statefun_worker_generation", "", self.config.generation),
+        ]
 
     @property
     def backlog(self) -> int:
@@ -938,26 +705,11 @@ class Worker:
 
     def retrying(self) -> list[tuple[str, str, int, int, int, str]]:
         """Return the first of them, as `Heartbeat` has them. Another thread may ask."""
-        return [
-            (
-                address.function_type,
-                address.id,
-                address.attempts,
-                address.first_failed_ms,
-                address.retry_at_ms if address.phase is Phase.BACKOFF else 0,
-                address.error,
-            )
-            # Copied in one step of the interpreter, as the parked ones are: the turn may change it.
-            for address in list(islice(self._addresses.retrying.values(), RETRYING_REPORTED_MAX))
-        ]
+        return retrying_rows(self._addresses.retrying)
 
     def heartbeat(self, tick_age_ms: int) -> Heartbeat:
         """Return how this worker fares. Another thread may ask."""
         current = self.current
-        parked = [
-            (address.function_type, address.id, address.error, len(address.waiting))
-            for address in list(self._addresses.parked.values())[:PARKED_REPORTED_MAX]
-        ]
         return Heartbeat(
             generation=self.config.generation,
             worker=self.config.worker,
@@ -965,7 +717,7 @@ class Worker:
             busy_with=f"{current[0]}/{current[1]}" if current is not None else "",
             backlog=self.backlog,
             processed=self.counters.applied,
-            parked=parked,
+            parked=parked_rows(self._addresses.parked),
             parked_count=len(self._addresses.parked),
             retrying=self.retrying(),
             retrying_count=self.retrying_count,

@@ -42,7 +42,8 @@ from statefun_ray.core.control import (
 )
 from statefun_ray.core.key_groups import shard_bounds, worker_ranges
 from statefun_ray.core.outbox import first_rows
-from statefun_ray.core.worker import Worker, WorkerConfig, describe_error
+from statefun_ray.core.worker import Worker, describe_error
+from statefun_ray.core.worker_config import WorkerConfig
 from statefun_ray.io.clock import wall_ms
 from statefun_ray.io.egress import RestoredShards, SinkRefused, SinkUnavailable
 from statefun_ray.io.handshake import Hello

@@ -23,7 +23,8 @@ from statefun_ray.core.control import (
     encode_control,
 )
 from statefun_ray.core.key_groups import worker_ranges
-from statefun_ray.core.worker import Worker, WorkerConfig
+from statefun_ray.core.worker import Worker
+from statefun_ray.core.worker_config import WorkerConfig
 from statefun_ray.io.invoke_local import EmbeddedInvoker
 from statefun_ray.testing.service import SimulatedInvokers
 from statefun_ray.testing.workload import INLINE

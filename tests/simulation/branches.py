@@ -20,6 +20,8 @@ SHARE_MIN: Final = 0.95
 
 FILES: Final = (
     "statefun_ray/core/worker.py",
+    "statefun_ray/core/cuts.py",
+    "statefun_ray/core/functions.py",
     "statefun_ray/core/feeds.py",
     "statefun_ray/core/snapshots.py",
     "statefun_ray/core/coordinator.py",

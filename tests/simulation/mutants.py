@@ -32,6 +32,7 @@ READER = "checkpoints/statefun_checkpoints/reader.py"
 WRITER = "checkpoints/statefun_checkpoints/writer.py"
 WORKER = "statefun_ray/core/worker.py"
 FEEDS = "statefun_ray/core/feeds.py"
+CUTS = "statefun_ray/core/cuts.py"
 CAPTURE = "statefun_ray/core/snapshots.py"
 COORDINATOR = "statefun_ray/core/coordinator.py"
 CHANNEL = "statefun_ray/core/channel.py"
@@ -80,19 +81,19 @@ MUTANTS = [
         "marker-after-messages",
         WORKER,
         "            self._mailbox.extend(received)\n            return",
-        "            self._mailbox.extend(received) if self._snapshot is None else None\n            return",
+        "            self._mailbox.extend(received) if self._cuts._snapshot is None else None\n            return",
         "messages that arrive during a snapshot are recorded and not applied",
     ),
     Mutant(
         "mailbox-not-saved",
         WORKER,
-        "snapshot.mailbox = list(self._mailbox)",
-        "snapshot.mailbox = []",
+        "mailbox=list(self._mailbox),",
+        "mailbox=[],",
         "waiting messages are lost at a restore",
     ),
     Mutant(
         "recorded-before-mailbox",
-        WORKER,
+        CUTS,
         "messages = snapshot.mailbox + recorded",
         "messages = recorded + snapshot.mailbox",
         "later messages of a sender overtake earlier ones at a restore",
@@ -127,9 +128,9 @@ MUTANTS = [
     ),
     Mutant(
         "positions-captured-late",
-        WORKER,
-        "self._effects.append(Tell(snapshot.ack))",
-        "self._effects.append(Tell(msgspec.structs.replace(snapshot.ack, positions=self._feeds.positions())))",
+        CUTS,
+        "self._emit(Tell(snapshot.ack))",
+        "self._emit(Tell(msgspec.structs.replace(snapshot.ack, positions=self._feeds.positions())))",
         "events taken after the cut are not read again",
     ),
     Mutant(
@@ -219,9 +220,9 @@ MUTANTS = [
     ),
     Mutant(
         "base-label-too-high",
-        WORKER,
-        'self._effects.append(WritePart(self._committed, "base"',
-        'self._effects.append(WritePart(self._participant.last_cut + 1, "base"',
+        CUTS,
+        'self._emit(WritePart(self.last_committed, "base"',
+        'self._emit(WritePart(self._participant.last_cut + 1, "base"',
         "a delta that the base does not cover is dropped",
     ),
     Mutant(
@@ -298,9 +299,9 @@ MUTANTS = [
     ),
     Mutant(
         "fate-guessed-as-committed",
-        WORKER,
-        "            self._resolve(committed)\n        if self._snapshot",
-        "            self._resolve(self._snapshot.snapshot_id)\n        if self._snapshot",
+        CUTS,
+        "            self.committed(committed)\n        if self._snapshot",
+        "            self.committed(self._snapshot.snapshot_id)\n        if self._snapshot",
         "a marker that overtakes Abort makes an aborted snapshot's delta vanish",
     ),
     Mutant(
@@ -356,7 +357,7 @@ MUTANTS = [
     # --- what leaves ------------------------------------------------------------------------------
     Mutant(
         "publish-before-commit",
-        WORKER,
+        CUTS,
         "        self._outbox.cut(snapshot_id)\n",
         "        self._outbox.cut(snapshot_id); self._publish(snapshot_id - 1, snapshot_id)\n",
         "what is rolled back has been published",
@@ -405,8 +406,8 @@ MUTANTS = [
     ),
     Mutant(
         "outbox-not-published-at-start",
-        WORKER,
-        "        self._publish(0, self._committed)\n",
+        CUTS,
+        "        self._publish(0, self.last_committed)\n",
         "        pass\n",
         "rows committed before a crash are never published",
     ),

@@ -32,7 +32,8 @@ from statefun_ray.core.invoker import InlineCall, InvocationEffects, LaneSpec
 from statefun_ray.core.key_groups import key_group_of, owner_table, worker_ranges
 from statefun_ray.core.message import Message
 from statefun_ray.core.state import Table
-from statefun_ray.core.worker import Worker, WorkerConfig
+from statefun_ray.core.worker import Worker
+from statefun_ray.core.worker_config import WorkerConfig
 
 T = TypeVar("T")
 

@@ -263,5 +263,5 @@ def test_states_that_are_not_declared_any_more_can_be_read() -> None:
     entry = (stage := written()).snapshot()
     again = stage.restarted(entry=entry)
 
-    assert again.actors[0].core._remote.knows("one/f")
-    assert [table.get("1") for table in again.actors[0].core._remote.tables("one/f")] == [b"7"]
+    assert again.actors[0].core._functions._remote.knows("one/f")
+    assert [table.get("1") for table in again.actors[0].core._functions._remote.tables("one/f")] == [b"7"]

@@ -11,7 +11,7 @@ from statefun_checkpoints.participant import ProtocolViolation
 from statefun_ingress import frames
 from statefun_ray.core.addresses import BACKOFF_MS_MAX, BACKOFF_MS_MIN
 from statefun_ray.core.control import Pulse, Trigger
-from statefun_ray.core.worker import RETRYING_REPORTED_MAX
+from statefun_ray.core.metrics import RETRYING_REPORTED_MAX
 from tests.unit.statefun_ray.core.staging import NOW, TEXT, Actor, Call, Script, Stage, id_of, ids_of, message
 
 
