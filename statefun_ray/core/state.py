@@ -46,6 +46,9 @@ SLICE_ROWS: Final = 2_000
 EXPIRY_BYTES: Final = 8
 NEVER: Final = 2**63 - 1
 """Expiry of a value in a dynamic table that does not expire."""
+_NEVER: Final = NEVER.to_bytes(EXPIRY_BYTES, "little")
+_NEVER_END: Final = _NEVER[-1]
+"""No other expiry ends like this one: it would be in a hundred million years."""
 
 REFRESH_FRACTION: Final = 16
 """An ``after_call`` expiry is rewritten once a sixteenth of it has passed, or every read is a write."""
@@ -112,8 +115,10 @@ class Table:
     def put(self, key: Key, value: bytes) -> None:
         """Store ``value``; its expiry, if the table has one, starts now."""
         if self.is_stamped:
-            expires_at_ms = self.now_ms + self.expire_ms if self.expire_ms else NEVER
-            value = expires_at_ms.to_bytes(EXPIRY_BYTES, "little") + value
+            stamp = (
+                (self.now_ms + self.expire_ms).to_bytes(EXPIRY_BYTES, "little") if self.expire_ms else _NEVER
+            )
+            value = stamp + value
         self.live[key] = value
         self.delta[key] = value
 
@@ -127,7 +132,10 @@ class Table:
         value: bytes | None = self.live.get(key)
         if value is None or not self.is_stamped:
             return value
-        if int.from_bytes(value[:EXPIRY_BYTES], "little") <= self.now_ms:
+        if (
+            value[EXPIRY_BYTES - 1] != _NEVER_END
+            and int.from_bytes(value[:EXPIRY_BYTES], "little") <= self.now_ms
+        ):
             return None
         return value[EXPIRY_BYTES:]
 

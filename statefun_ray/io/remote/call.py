@@ -20,7 +20,7 @@ from statefun_ray.core.message import Message
 from statefun_ray.core.state import Table
 from statefun_ray.io.remote.client import OKHTTP_CONNECTIONS, Client
 from statefun_ray.io.remote.codec import AnswerDecoder, Egresses, Prepared, RequestEncoder
-from statefun_ray.io.remote.endpoint import SUSPICIOUS_MAX, EndpointState, Metrics
+from statefun_ray.io.remote.endpoint import SUSPICIOUS_MAX, EndpointState
 from statefun_ray.io.remote.errors import (
     BadAnswer,
     CallTimedOut,
@@ -28,6 +28,7 @@ from statefun_ray.io.remote.errors import (
     RemoteError,
     ServiceUnavailable,
 )
+from statefun_ray.io.remote.metrics import Metrics
 from statefun_ray.io.remote.target import BadUrl, Target
 from statefun_ray.module.model import AsyncTransport, OkHttpTransport, Transport
 from statefun_sdk.protocol import FromFunction
@@ -161,10 +162,9 @@ class Call:
     def answered(self, answer: bytes) -> None:
         """See `client.Request`."""
         function, owner = self._function, self._owner
-        now_ms = clock_ms()
-        state, latency_ms = function.service.state, now_ms - self._begun_ms
-        state.succeeded(latency_ms, len(self._invoke.messages))
-        function.metrics.answered(latency_ms)
+        state = function.service.state
+        state.succeeded(len(self._invoke.messages))
+        function.metrics.answered(clock_ms() - self._begun_ms)
         if state.troubled:
             state.troubled.pop((self.function_type, self._invoke.id), None)
         effects: InvocationEffects | None = None
@@ -222,10 +222,10 @@ class Call:
             else:
                 error = InvocationPostponed(error.reason, delay_ms)
         elif isinstance(error, CallTimedOut):
-            state.timed_out(self._begun_in, now_ms - self._begun_ms, who)
+            state.timed_out(self._begun_in, who)
             metrics.answered(now_ms - self._begun_ms)
         elif isinstance(error, BadAnswer):
-            state.answered_badly(now_ms - self._begun_ms, who)
+            state.answered_badly(who)
             metrics.answered(now_ms - self._begun_ms)
         else:
             state.abandoned()

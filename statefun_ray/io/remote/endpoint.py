@@ -1,4 +1,4 @@
-"""What is known of one service: how much it bears, whether it is there, and figures. No I/O.
+"""What is known of one service: how much it bears, and whether it is there. No I/O.
 
 The limit of requests in flight grows while answers come and falls when the service shows that it
 has too much: additive increase, multiplicative decrease, with a steep start like a TCP
@@ -27,8 +27,7 @@ that is a sign of the service. Probes never count: while a service is down, nobo
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from statefun_ray.io.remote.concurrency import Concurrency
@@ -57,9 +56,6 @@ RETRY_AFTER_MS_MAX: Final = 600_000
 REFUSED_DELAY_MS: Final = 100
 """Before a batch is offered again that the service had no time for."""
 
-LATENCY_BUCKETS_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 60_000)
-"""Upper bounds; one bucket more counts what took longer."""
-
 
 Who: TypeAlias = tuple[str, str]
 """``(function type, id)`` of an address."""
@@ -77,22 +73,6 @@ class Trouble:
     """Results of the service when the last of them came."""
 
 
-@dataclass(slots=True)
-class Metrics:
-    """Figures since the worker's start."""
-
-    requests: int = 0
-    failures: int = 0
-    """Requests without a result, whoever is to blame."""
-    latency_sum_ms: float = 0.0
-    latency_buckets: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS_MS) + 1))
-
-    def answered(self, latency_ms: float) -> None:
-        """Count the time of one request."""
-        self.latency_sum_ms += latency_ms
-        self.latency_buckets[bisect_left(LATENCY_BUCKETS_MS, latency_ms)] += 1
-
-
 class EndpointState:
     """How one worker sees one service. Times are milliseconds of any clock that only goes forward."""
 
@@ -105,11 +85,12 @@ class EndpointState:
         "_round",
         "_steep_until",
         "_troubles",
+        "failures",
         "in_flight",
         "is_down",
         "last_error",
-        "metrics",
         "name",
+        "requests",
         "troubled",
     )
 
@@ -132,7 +113,9 @@ class EndpointState:
         self._most = 0
         """Requests in flight at most since the concurrency was looked at."""
         self.last_error = ""
-        self.metrics = Metrics()
+        self.requests = 0
+        self.failures = 0
+        """Requests without a result, whoever is to blame."""
         self.troubled: dict[Who, Trouble] = {}
         """Addresses whose last request had no result; whoever tells of a result takes them out."""
 
@@ -151,7 +134,7 @@ class EndpointState:
         self.in_flight += 1
         if self.in_flight > self._most:
             self._most = self.in_flight
-        self.metrics.requests += 1
+        self.requests += 1
         return self._round
 
     def looked(self, now_ms: float, *, has_more: bool) -> None:
@@ -160,12 +143,11 @@ class EndpointState:
         self._concurrency.look(now_ms, self._most, is_used=is_used)
         self._most = self.in_flight
 
-    def succeeded(self, latency_ms: float, messages: int) -> None:
-        """A request has its result."""
+    def succeeded(self, messages: int) -> None:
+        """A request has its result, for so many messages."""
         is_used = not self.is_down and self.in_flight * 2 > self._limit
         self._concurrency.answered(messages)
         self.in_flight -= 1
-        self.metrics.answered(latency_ms)
         self._is_there()
         if is_used:
             # One more per answer doubles the limit with every round trip, one more per limit's worth
@@ -173,19 +155,17 @@ class EndpointState:
             self._limit += 1 if self._limit < self._steep_until else 1 / self._limit
             self._limit = min(self._limit, self._limit_max)
 
-    def answered_badly(self, latency_ms: float, who: Who) -> None:
+    def answered_badly(self, who: Who) -> None:
         """A request was answered with something that is no result: the service is there all the same."""
         self.in_flight -= 1
-        self.metrics.answered(latency_ms)
-        self.metrics.failures += 1
+        self.failures += 1
         self._remember(who, Trouble())
         self._is_there()
 
-    def timed_out(self, begun_in: int, latency_ms: float, who: Who) -> None:
+    def timed_out(self, begun_in: int, who: Who) -> None:
         """A request was not answered in time."""
         self.in_flight -= 1
-        self.metrics.answered(latency_ms)
-        self.metrics.failures += 1
+        self.failures += 1
         self._remember(who, Trouble())
         if begun_in == self._round:
             self._slow_down(min(self._limit, LIMIT_SLOW))
@@ -232,7 +212,7 @@ class EndpointState:
 
     def _refused_again(self, who: Who) -> Trouble:
         self.in_flight -= 1
-        self.metrics.failures += 1
+        self.failures += 1
         trouble = self.troubled.get(who)
         if trouble is None:
             trouble = Trouble()
@@ -246,7 +226,7 @@ class EndpointState:
             del self.troubled[next(iter(self.troubled))]
 
     def _is_to_blame(self, trouble: Trouble, begun_in: int) -> bool:
-        results = self.metrics.requests - self.metrics.failures - self.in_flight
+        results = self.requests - self.failures - self.in_flight
         had_others, trouble.results = results > trouble.results, results
         if not had_others or begun_in % 2:
             return False

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from statefun_checkpoints.model import StateSpec
@@ -25,26 +25,13 @@ from statefun_ray.core.state import Table
 from statefun_ray.io.remote.call import Call, Function, Outcome, Service, StrictCall, clock_ms
 from statefun_ray.io.remote.client import AiohttpClient, Client
 from statefun_ray.io.remote.codec import Egresses
-from statefun_ray.io.remote.endpoint import LATENCY_BUCKETS_MS, Metrics
 from statefun_ray.io.remote.errors import BadAnswer
+from statefun_ray.io.remote.metrics import ENDPOINT_FIGURES, FUNCTION_FIGURES, figures_of, total
 from statefun_ray.io.remote.target import BadUrl, Target, target_of
 from statefun_ray.io.remote.thin_client import ThinClient
 from statefun_ray.module.model import FUNCTION_NAME, AsyncTransport, Endpoint, Module
 
 logger = logging.getLogger(__name__)
-
-ENDPOINT_FIGURES: Final = (
-    "statefun_remote_invocation_requests_total",
-    "statefun_remote_invocation_failures_total",
-    "statefun_remote_invocation_latency_ms",
-)
-FUNCTION_FIGURES: Final = (
-    "statefun_function_remote_invocation_requests_total",
-    "statefun_function_remote_invocation_failures_total",
-    "statefun_function_remote_invocation_latency_ms",
-)
-"""Requests, those without a result, and the histogram of their time: per service, per function."""
-
 
 PREPARE_MAX: Final = 500
 """Messages encoded ahead in one turn."""
@@ -227,9 +214,10 @@ class RemoteInvoker:
         """Return what Prometheus may know of the services."""
         result: list[Figure] = []
         for name, endpoint in self._endpoints.items():
-            result += _figures_of(ENDPOINT_FIGURES, label("endpoint", name), endpoint.state.metrics)
+            served = [each.metrics for each in self._functions.values() if each.service is endpoint]
+            result += figures_of(ENDPOINT_FIGURES, label("endpoint", name), total(served))
         for name, function in self._functions.items():
-            result += _figures_of(FUNCTION_FIGURES, label("function", name), function.metrics)
+            result += figures_of(FUNCTION_FIGURES, label("function", name), function.metrics)
         return result
 
     def close(self) -> None:
@@ -244,15 +232,3 @@ class RemoteInvoker:
                 return  # the loop has ended, and with it every connection
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-
-
-def _figures_of(names: tuple[str, str, str], labels: str, metrics: Metrics) -> Iterator[Figure]:
-    requests, failures, latency = names
-    yield requests, labels, metrics.requests
-    yield failures, labels, metrics.failures
-    count = 0
-    for bound_ms, in_bucket in zip((*LATENCY_BUCKETS_MS, "+Inf"), metrics.latency_buckets, strict=True):
-        count += in_bucket
-        yield f"{latency}_bucket", f'{labels},le="{bound_ms}"', count
-    yield f"{latency}_sum", labels, metrics.latency_sum_ms
-    yield f"{latency}_count", labels, count
