@@ -19,6 +19,7 @@ from yarl import URL
 from statefun_ray.io.remote.answers import check_head
 from statefun_ray.io.remote.codec import CONTENT_TYPE
 from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, ServiceUnavailable
+from statefun_ray.io.remote.resolver import Resolver
 from statefun_ray.io.remote.target import Target
 from statefun_ray.module.model import AsyncTransport, OkHttpTransport, Transport
 from statefun_sdk.errors import UserValueError
@@ -109,6 +110,7 @@ class AiohttpClient:
         self._ssl = tls_context(transport)
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._resolver = Resolver()
         if isinstance(transport, AsyncTransport):
             self._bytes_max = transport.payload_max_bytes
             self._silence = f"did not answer within {transport.call_ms} ms"
@@ -157,6 +159,7 @@ class AiohttpClient:
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             await session.close()
+        await self._resolver.close()
 
     async def _attempt(self, target: Target, body: bytes) -> bytes:
         is_okhttp = isinstance(self._transport, OkHttpTransport)
@@ -217,7 +220,9 @@ class AiohttpClient:
             limit, keep_s = OKHTTP_CONNECTIONS, 60.0
         if socket:
             return aiohttp.UnixConnector(socket, limit=limit, keepalive_timeout=keep_s)
-        return aiohttp.TCPConnector(limit=limit, keepalive_timeout=keep_s, ssl=self._ssl)
+        return aiohttp.TCPConnector(
+            limit=limit, keepalive_timeout=keep_s, ssl=self._ssl, resolver=self._resolver
+        )
 
 
 def too_large(target: Target, bytes_max: int) -> BadAnswer:

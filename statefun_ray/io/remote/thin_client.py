@@ -19,6 +19,7 @@ from statefun_ray.io.remote.client import Request, too_large
 from statefun_ray.io.remote.codec import CONTENT_TYPE
 from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, RemoteError, ServiceUnavailable
 from statefun_ray.io.remote.http_connection import Connection, Exchange, Head
+from statefun_ray.io.remote.resolver import Resolver
 from statefun_ray.io.remote.target import Target
 from statefun_ray.module.model import AsyncTransport
 from statefun_sdk import batches
@@ -54,6 +55,7 @@ class ThinClient:
         self._call_s = transport.call_ms / 1000
         self._connect_s = transport.connect_ms / 1000
         self._keep_s = transport.pool_ttl_ms / 1000 or float("inf")
+        self._resolver = Resolver()
         self._idle: dict[tuple[str, int], deque[Connection]] = {}
         self._open: set[Connection] = set()
         self._request_heads: dict[tuple[str, str], bytes] = {}
@@ -89,6 +91,7 @@ class ThinClient:
         self._idle.clear()
         for task in list(self._tasks):
             task.cancel()
+        await self._resolver.close()
 
     # --- many requests in one -------------------------------------------------------------
 
@@ -142,12 +145,10 @@ class ThinClient:
 
     async def _begin_anew(self, exchange: Exchange) -> None:
         """Send a request through a connection of its own."""
-        loop, target = asyncio.get_running_loop(), exchange.target
+        target = exchange.target
         try:
             async with asyncio.timeout(self._connect_s):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(self, self._transport.payload_max_bytes), target.host, target.port
-                )
+                connection = await self._connected(target)
         except TimeoutError:
             exchange.failed(
                 ServiceUnavailable(f"{target.url}: no connection within {self._transport.connect_ms} ms")
@@ -159,9 +160,28 @@ class ThinClient:
                 self.broke(exchange, "it was closed", was_kept=False)
                 return
             self._open.add(connection)
-            now_s = loop.time()
+            now_s = asyncio.get_running_loop().time()
             connection.fresh_until_s = now_s + self._keep_s
             self._send(connection, exchange, now_s)
+
+    async def _connected(self, target: Target) -> Connection:
+        """Return a new connection, to the first address of the host that takes one.
+
+        Raises:
+            OSError: none does, or it has none.
+            UnicodeError: its name is none.
+        """
+        problem = OSError(f"{target.host} has no address")
+        for address in await self._resolver.resolve(target.host, target.port):
+            try:
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(self, self._transport.payload_max_bytes), address["host"], target.port
+                )
+            except OSError as error:
+                problem = error
+            else:
+                return connection
+        raise problem
 
     def _send(self, connection: Connection, exchange: Exchange, now_s: float) -> None:
         head = self._request_heads.get((exchange.target.url, exchange.content_type))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -175,6 +177,32 @@ async def test_a_name_that_does_not_exist(client: Client) -> None:
     target = target_of(Endpoint("ns/*", "http://does-not-exist.invalid/x"), "ns/f")
     with pytest.raises(ServiceUnavailable):
         await post(client, target, b"x")
+
+
+async def test_a_name_whose_look_up_hangs_delays_no_other(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, released, hanging = socket.getaddrinfo, threading.Event(), []
+
+    def look_up(host: str, *rest: object) -> object:
+        if host == "hangs.invalid":
+            hanging.append(host)
+            released.wait(30)
+        return real(host, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    hangs = target_of(Endpoint("ns/*", "http://hangs.invalid/x"), "ns/f")
+    try:
+        async with served(OK + b"content-length: 3\r\n\r\nyes") as server:
+            local = target_of(Endpoint("ns/*", f"http://localhost:{server.target.port}/"), "ns/g")
+            for _ in range(3):
+                waiting = [asyncio.create_task(post(client, hangs, b"x")) for _ in range(40)]
+                assert await post(client, local, b"x") == b"yes"
+                for refused in await asyncio.gather(*waiting, return_exceptions=True):
+                    assert isinstance(refused, ServiceUnavailable | CallTimedOut)
+        assert len(hanging) == 1, "one look-up, however often it was asked for"
+    finally:
+        released.set()
 
 
 @pytest.mark.parametrize("answer", [b"", OK + b"content-length: 90\r\n\r\n" + b"x" * 90])
