@@ -18,7 +18,7 @@ from statefun_ray.core.effects import Invoke
 from statefun_ray.core.invoker import InvocationEffects
 from statefun_ray.core.message import Message
 from statefun_ray.core.state import Table
-from statefun_ray.io.remote.client import OKHTTP_CONNECTIONS, Client
+from statefun_ray.io.remote.client import Client
 from statefun_ray.io.remote.codec import AnswerDecoder, Egresses, Prepared, RequestEncoder
 from statefun_ray.io.remote.endpoint import SUSPICIOUS_MAX, EndpointState
 from statefun_ray.io.remote.errors import (
@@ -29,6 +29,7 @@ from statefun_ray.io.remote.errors import (
     ServiceUnavailable,
 )
 from statefun_ray.io.remote.metrics import Metrics
+from statefun_ray.io.remote.okhttp_client import CONNECTIONS as OKHTTP_CONNECTIONS
 from statefun_ray.io.remote.target import BadUrl, Target
 from statefun_ray.module.model import AsyncTransport, OkHttpTransport, Transport
 from statefun_sdk.protocol import FromFunction

@@ -1,4 +1,4 @@
-"""The client that can do everything: certificates, Unix sockets, redirects, compression."""
+"""What a transport says is done: certificates, Unix sockets, redirects, compression."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from statefun_ray.io.remote.client import AiohttpClient, post
+from statefun_ray.io.remote import okhttp_client
+from statefun_ray.io.remote.client import post
 from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, ServiceUnavailable
+from statefun_ray.io.remote.okhttp_client import OkHttpClient
 from statefun_ray.io.remote.target import target_of
+from statefun_ray.io.remote.thin_client import ThinClient
 from statefun_ray.module.model import AsyncTransport, Endpoint, OkHttpTransport, Transport
 from statefun_sdk.errors import UserValueError
 
@@ -61,7 +64,7 @@ async def served(*, tls: ssl.SSLContext | None = None, socket: Path | None = Non
 
 
 async def posted(url: str, transport: Transport, body: bytes = b"x") -> bytes:
-    client = AiohttpClient(transport)
+    client = ThinClient(transport) if isinstance(transport, AsyncTransport) else OkHttpClient(transport)
     try:
         return await post(client, target_of(Endpoint("ns/*", url, transport=transport), "ns/f"), body)
     finally:
@@ -141,6 +144,29 @@ async def test_a_service_is_trusted_by_its_authority(certificates: Certificates)
             await posted(url + "/fn", AsyncTransport())
 
 
+async def test_requests_over_tls_share_a_connection_and_may_be_large(certificates: Certificates) -> None:
+    heard: set[object] = set()
+
+    async def answer(request: web.Request) -> web.Response:
+        heard.add(request.transport)
+        return web.Response(body=await request.read(), content_type=OCTETS)
+
+    application = web.Application(client_max_size=10_000_000)
+    application.router.add_post("/", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=certificates.of_service(mutual=False)).start()
+    [(_, port)] = runner.addresses
+    transport = AsyncTransport(trust_cacerts=str(certificates.authority))
+    client = ThinClient(transport)
+    target = target_of(Endpoint("ns/*", f"https://127.0.0.1:{port}/", transport=transport), "ns/f")
+    for size in (1, 100, 3_000_000, 5):
+        assert await post(client, target, b"x" * size) == b"x" * size
+    assert len(heard) == 1
+    await client.close()
+    await runner.cleanup()
+
+
 async def test_a_client_shows_its_certificate_with_a_key_behind_a_password(
     certificates: Certificates,
 ) -> None:
@@ -158,10 +184,10 @@ async def test_a_client_shows_its_certificate_with_a_key_behind_a_password(
 
 def test_certificates_that_cannot_be_read(certificates: Certificates) -> None:
     with pytest.raises(UserValueError, match="trust_cacerts '/not/there'"):
-        AiohttpClient(AsyncTransport(trust_cacerts="/not/there"))
+        ThinClient(AsyncTransport(trust_cacerts="/not/there"))
     certificates.password.write_bytes(b"wrong")
     with pytest.raises(UserValueError, match="certificates"):
-        AiohttpClient(
+        ThinClient(
             AsyncTransport(
                 client_cert=str(certificates.certificate),
                 client_key=str(certificates.locked_key),
@@ -193,8 +219,9 @@ async def test_okhttp_waits_for_a_byte_no_longer_than_it_may() -> None:
             await posted(url + "/slow", OkHttpTransport(call_ms=60))
 
 
-async def test_compressed_answers_count_as_what_they_hold() -> None:
+async def test_compressed_answers_count_as_what_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     async with served() as url:
         assert await posted(url + "/zipped", OkHttpTransport(), b"abc") == b"abc"
+        monkeypatch.setattr(okhttp_client, "ANSWER_BYTES_MAX", 1_000)
         with pytest.raises(BadAnswer, match="more than 1000 bytes"):
-            await posted(url + "/zipped", AsyncTransport(payload_max_bytes=1_000), b"x" * 100_000)
+            await posted(url + "/zipped", OkHttpTransport(), b"x" * 100_000)

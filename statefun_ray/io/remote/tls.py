@@ -1,0 +1,38 @@
+"""Certificates of a transport: whom it trusts, and who it says it is."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from statefun_ray.module.model import AsyncTransport
+from statefun_sdk.errors import UserValueError
+
+
+def tls_context(transport: AsyncTransport) -> ssl.SSLContext | None:
+    """Return how to speak TLS; None where the transport says nothing of it.
+
+    Raises:
+        UserValueError: a certificate or key cannot be read.
+    """
+    if not (transport.trust_cacerts or transport.client_cert):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=_path(transport.trust_cacerts) or None)
+        if transport.client_cert:
+            password = None
+            if transport.client_key_password:
+                # As it is: StateFun does not cut off a line break either.
+                password = Path(_path(transport.client_key_password)).read_bytes()
+            context.load_cert_chain(_path(transport.client_cert), _path(transport.client_key), password)
+    except (OSError, ssl.SSLError) as error:
+        raise UserValueError(
+            f"the certificates of a transport cannot be used: trust_cacerts {transport.trust_cacerts!r}, client_cert "
+            f"{transport.client_cert!r}, client_key {transport.client_key!r}: {error}"
+        ) from None
+    return context
+
+
+def _path(location: str) -> str:
+    """Return the file that a location names: a plain path, or a file: URL."""
+    return location.removeprefix("file://").removeprefix("file:")
