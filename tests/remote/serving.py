@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -26,7 +27,15 @@ Behaviour = Callable[[ToFunction, bytes], Awaitable[Answer | None]]
 class Service:
     """One service; it can be stopped and started again at the same port."""
 
-    def __init__(self, functions: StatefulFunctions, *, speaks_batches: bool = False) -> None:
+    def __init__(
+        self,
+        functions: StatefulFunctions,
+        *,
+        speaks_batches: bool = False,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
+        self._certificate = certificate
+        """Files with a certificate and its key, if it speaks TLS."""
         self.handler = RequestReplyHandler(functions)
         self.requests: list[ToFunction] = []
         self.headers: list[dict[str, str]] = []
@@ -50,7 +59,7 @@ class Service:
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self.port}"
 
     def deploy(self, functions: StatefulFunctions) -> None:
         """Let these functions answer from now on, as after an upgrade."""
@@ -59,8 +68,16 @@ class Service:
 
     def start(self) -> None:
         """Listen, and return when it does."""
+        certificate, key = self._certificate or (None, None)
         config = uvicorn.Config(
-            self._app, host="127.0.0.1", port=self.port, log_level="error", lifespan="off", interface="asgi3"
+            self._app,
+            host="127.0.0.1",
+            port=self.port,
+            log_level="error",
+            lifespan="off",
+            interface="asgi3",
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
         )
         server = self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
@@ -154,9 +171,14 @@ def window(url: str) -> Iterator[Service]:
 
 
 @contextmanager
-def serving(functions: StatefulFunctions, *, speaks_batches: bool = False) -> Iterator[Service]:
+def serving(
+    functions: StatefulFunctions,
+    *,
+    speaks_batches: bool = False,
+    certificate: tuple[Path, Path] | None = None,
+) -> Iterator[Service]:
     """Run a service until the context ends."""
-    service = Service(functions, speaks_batches=speaks_batches)
+    service = Service(functions, speaks_batches=speaks_batches, certificate=certificate)
     service.start()
     try:
         yield service

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from statefun_sdk.batches import HEADER
 from statefun_sdk.protocol import ToFunction
 from tests.remote.serving import Answer, Service, serving
 from tests.remote.test_end_to_end import counted, module
+from tests.unit.statefun_ray.io.remote.test_client import Certificates
 
 functions = StatefulFunctions()
 
@@ -38,10 +40,16 @@ def send(app: LocalApplication, ids: range, text: str = "x") -> None:
     )
 
 
-def test_many_addresses_travel_together_and_fail_apart() -> None:
+@pytest.mark.parametrize("with_tls", [False, True], ids=["plain", "tls"])
+def test_many_addresses_travel_together_and_fail_apart(with_tls: bool, tmp_path: Path) -> None:
+    certificate, transport = None, AsyncTransport()
+    if with_tls:
+        certificates = Certificates(tmp_path)
+        certificate = certificates.certificate, certificates.key
+        transport = AsyncTransport(trust_cacerts=str(certificates.authority))
     with (
-        serving(functions, speaks_batches=True) as service,
-        LocalApplication(module=module(service.url), workers=1) as app,
+        serving(functions, speaks_batches=True, certificate=certificate) as service,
+        LocalApplication(module=module(service.url, transport=transport), workers=1) as app,
     ):
         send(app, range(300))
         app.wait_until(lambda: all(counted(app, f"id{n}") == 1 for n in range(300)))

@@ -51,7 +51,7 @@ SWEEP_S_MIN: Final = 0.005
 
 
 class ThinClient:
-    """Requests to services over plain HTTP, on connections that are kept."""
+    """Requests to the services of one endpoint, on connections that are kept."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         """Read certificates; nothing is connected.
