@@ -24,14 +24,21 @@ from statefun_ray.io.remote.codec import RequestEncoder
 from statefun_ray.io.remote.target import Target, target_of
 from statefun_ray.io.remote.thin_client import ThinClient
 from statefun_ray.local import LocalApplication, new_event_loop
-from statefun_ray.module.model import AsyncTransport, Endpoint, Module
+from statefun_ray.module.model import AsyncTransport, Endpoint, Module, OkHttpTransport
 from statefun_sdk import Context, IntType, Message, StatefulFunctions, ValueSpec, message_builder
 from tests.parts.conftest import service_of
 from tests.parts.processes import ServiceProcess
 
 FUNCTION: Final = "lab/counter"
 STRING: Final = "io.statefun.types/string"
-SERVICES: Final = {"ours": "our SDK", "fork": "Python fork 3.5.0", "js": "JavaScript 3.3.0"}
+SERVICES: Final = {
+    "ours": "our SDK",
+    "fork": "Python fork 3.5.0",
+    "js": "JavaScript 3.3.0",
+    "fork-okhttp": "Python fork 3.5.0, okhttp",
+}
+"""The last one is asked through aiohttp; all are driven directly by the thin client."""
+
 KEYS: Final = {1: 600_000, 100: 400_000, 10_000: 200_000}
 """Keys -> messages of a round: a few seconds, so that its beginning and its end count for little."""
 
@@ -143,10 +150,11 @@ def _percentiles(times: list[float]) -> tuple[float, float]:
 @contextlib.contextmanager
 def _running(kind: str) -> Iterator[tuple[ServiceProcess, LocalApplication]]:
     with tempfile.TemporaryDirectory() as folder:
-        service = service_of(kind, Path(folder) / "service.log")
+        service = service_of(kind.removesuffix("-okhttp"), Path(folder) / "service.log")
         service.start()
         try:
-            module = Module(endpoints=(Endpoint("lab/*", service.url),))
+            transport = OkHttpTransport() if kind.endswith("-okhttp") else AsyncTransport()
+            module = Module(endpoints=(Endpoint("lab/*", service.url, transport=transport),))
             app = LocalApplication(functions, module=module, workers=1, worker={"feed_window": WINDOW})
             logging.disable(logging.ERROR)
             try:

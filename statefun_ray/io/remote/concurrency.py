@@ -47,8 +47,8 @@ WINDOW_LONG_MS: Final = 500.0
 
 HOLD_MS_MIN: Final = 500.0
 HOLD_MS_MAX: Final = 20_000.0
-HOLD_TRIALS: Final = 10
-"""Between trials: at least this many times the last trial, so that little time is spent with a worse limit."""
+HOLD_TRIALS: Final = 20
+"""Between trials: at least this many times the windows of the last one, so little time is spent with a worse limit."""
 
 
 UNUSED_MS: Final = 2_000.0
@@ -68,7 +68,6 @@ class Concurrency:
 
     __slots__ = (
         "_answers",
-        "_began_ms",
         "_direction",
         "_hold_ms",
         "_hold_until_ms",
@@ -81,6 +80,7 @@ class Concurrency:
         "_phase",
         "_settle",
         "_since_ms",
+        "_trial_ms",
         "_tried_worth",
         "_unused_since_ms",
         "limit",
@@ -99,7 +99,8 @@ class Concurrency:
         self._phase = Phase.HOLDING
         self._direction = Phase.HIGHER
         """What is tried next."""
-        self._began_ms = 0.0
+        self._trial_ms = 0.0
+        """Sum of the windows of a trial."""
         self._hold_ms = HOLD_MS_MIN
         self._hold_until_ms = 0.0
         self._answers = self._messages = 0
@@ -149,6 +150,7 @@ class Concurrency:
         elif now_ms - self._unused_since_ms >= UNUSED_MS:
             half = max(self._limit_min, self.limit // 2)
             if self._most <= half < self.limit:
+                self._trial_ms = 0.0
                 self._hold(half, now_ms)
             self._unused_since_ms, self._most = now_ms, in_flight
 
@@ -157,6 +159,7 @@ class Concurrency:
             if now_ms >= self._hold_until_ms:
                 self._try(worth, now_ms)
             return
+        self._trial_ms += now_ms - self._since_ms
         is_tried = self.limit != self._kept
         (self._tried_worth if is_tried else self._kept_worth).append(worth)
         gain = self._gain(now_ms - self._since_ms)
@@ -182,7 +185,7 @@ class Concurrency:
         return gain if len(kept) > 2 and not 1 / CLEAR < gain < CLEAR else None
 
     def _try(self, worth: float, now_ms: float) -> None:
-        self._began_ms = now_ms
+        self._trial_ms = now_ms - self._since_ms
         self._kept_worth, self._tried_worth = [worth], []
         self._phase = self._direction
         if self._tried == self._kept:
@@ -201,7 +204,7 @@ class Concurrency:
         self._phase, self._kept = Phase.HOLDING, limit
         self._hold_until_ms = now_ms
         if self._hold_ms:
-            self._hold_until_ms += max(self._hold_ms, HOLD_TRIALS * (now_ms - self._began_ms))
+            self._hold_until_ms += max(self._hold_ms, HOLD_TRIALS * self._trial_ms)
         self._hold_ms = min(HOLD_MS_MAX, max(HOLD_MS_MIN, self._hold_ms * 2))
         self._move(limit)
 

@@ -62,6 +62,13 @@ class Bench:
             if not self.limits or self.limits[-1][1] != self.concurrency.limit:
                 self.limits.append((self.now_ms, self.concurrency.limit))
 
+    def idle(self, ms: float) -> None:
+        """Let what is in flight end, and time pass."""
+        self.concurrency.look(max(self._ends), len(self._ends), is_used=False)
+        self._ends.clear()
+        self.now_ms += ms
+        self._free = [self.now_ms] * self.processes
+
     def _begin(self) -> None:
         start_ms = self.now_ms
         if self._pause_ms and start_ms % self._pause_ms < self._pause_ms / 10:
@@ -136,6 +143,15 @@ def test_a_limit_of_which_more_than_half_is_needed_stays() -> None:
     bench.run(10_000)
     bench.run(30_000, demand=500)
     assert [limit for at_ms, limit in bench.limits if at_ms > 11_000] == [512]
+
+
+def test_an_hour_in_which_nothing_happens_delays_nothing_after_it() -> None:
+    bench = Bench(work_ms=0.1)
+    bench.run(300)  # a trial is under way
+    bench.idle(3_600_000)
+    bench.work_ms, bench.wait_ms = 0, 50
+    bench.run(10_000)
+    assert bench.concurrency.limit >= MAX / 2
 
 
 def test_trials_take_little_of_the_time() -> None:
