@@ -53,7 +53,7 @@ smoke: setup ## 100,000 commands through each interpreter, workers and services 
 cluster: setup ## the tests that start a real Ray cluster
 	@$(BIN)/python -m pytest -m cluster
 
-long: setup ## what takes too long for every run: the Kubernetes example's runtime on Ray
+long: setup ## on Ray, too long for every run: the Kubernetes example's runtime, the smoke suite embedded
 	@$(BIN)/python -m pytest -q -m long
 
 bench: setup ## ratios against ceilings measured in the same run
