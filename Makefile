@@ -21,7 +21,7 @@ demo: setup ## 336,776 real flights, two kill -9, every row checked
 	@$(BIN)/python -m examples.flights.demo
 
 test: setup lint ## lint, types, architecture contracts and the whole test suite
-	@$(BIN)/python -m pytest -q -n 2 -m "not cluster and not simulation and not mutants and not long"
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not cluster and not simulation and not mutants and not long"
 	@$(BIN)/python -m pytest -q -m simulation
 	@$(BIN)/python -m pytest -q -m "cluster and not long"
 
