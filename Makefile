@@ -21,7 +21,7 @@ demo: setup ## 336,776 real flights, two kill -9, every row checked
 	@$(BIN)/python -m examples.flights.demo
 
 test: setup lint ## lint, types, architecture contracts and the whole test suite
-	@$(BIN)/python -m pytest -q -n 2 -m "not cluster and not simulation and not mutants and not long"
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not cluster and not simulation and not mutants and not long"
 	@$(BIN)/python -m pytest -q -m simulation
 	@$(BIN)/python -m pytest -q -m "cluster and not long"
 
@@ -53,7 +53,7 @@ smoke: setup ## 100,000 commands through each interpreter, workers and services 
 cluster: setup ## the tests that start a real Ray cluster
 	@$(BIN)/python -m pytest -m cluster
 
-long: setup ## what takes too long for every run: the Kubernetes example's runtime on Ray
+long: setup ## on Ray, too long for every run: the Kubernetes example's runtime, the smoke suite embedded
 	@$(BIN)/python -m pytest -q -m long
 
 bench: setup ## ratios against ceilings measured in the same run

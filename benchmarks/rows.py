@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks.application import Application, free_port, id_of_worker, lines, running, wait_for
+from benchmarks.application import Application, id_of_worker, lines, running, wait_for
 from benchmarks.load import Outcome, drive, request
+from tests.ports import free_port
 
 SECONDS = 5.0
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -145,15 +145,13 @@ async def play(run: Run) -> None:
 @asynccontextmanager
 async def application(run: Run) -> AsyncIterator[str]:
     """The running application; yields the URL it listens on, and leaves nothing behind."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
     say(f"Starting a local Ray and {run.workers} workers: statefun-ray run {TARGET} …")
     log_file = run.folder / "application.log"
     with log_file.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *COMMAND,
             *("run", TARGET, "--name", NAME, "--workers", str(run.workers)),
-            *("--http", f"127.0.0.1:{port}", "--storage", run.storage),
+            *("--http", "127.0.0.1:0", "--storage", run.storage),
             *("--log-dir", str(run.folder / "log"), "--snapshot-interval", "1s"),
             *("--address", "local", "--attached"),  # a Ray of its own, whatever else runs here
             cwd=ROOT,
@@ -162,20 +160,20 @@ async def application(run: Run) -> AsyncIterator[str]:
             start_new_session=True,  # Ctrl-C reaches us first, we pass it on
         )
         try:
-            await until_ready(log_file, process)
-            yield url
+            yield await until_ready(log_file, process)
         finally:
             await end(process)
 
 
-async def until_ready(log: Path, process: asyncio.subprocess.Process) -> None:
-    """Wait until the application says that it is ready."""
+async def until_ready(log: Path, process: asyncio.subprocess.Process) -> str:
+    """Wait until the application says that it is ready, and at which URL."""
     give_up_at = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < give_up_at:
         if process.returncode is not None:
             raise DemoFailed(f"the application ended with exit code {process.returncode} before it was ready")
-        if f"{NAME} is ready" in await asyncio.to_thread(log.read_text, errors="replace"):
-            return
+        said = await asyncio.to_thread(log.read_text, errors="replace")
+        if match := re.search(rf"{NAME} is ready: (http://\S+)", said):
+            return match[1]
         await asyncio.sleep(0.1)
     raise DemoFailed(f"the application was not ready after {START_TIMEOUT_S:.0f} s")
 
@@ -394,13 +392,6 @@ def summarise(run: Run, differences: list[str], seconds: float) -> None:
 def say(text: str) -> None:
     """One line of the story."""
     console.print(text, highlight=False)
-
-
-def free_port() -> int:
-    """A port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

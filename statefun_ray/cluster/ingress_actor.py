@@ -13,6 +13,8 @@ import logging
 import os
 from typing import Any
 
+import ray
+
 from statefun_checkpoints.store import open_store
 from statefun_ray.cluster.deployment import Deployment
 from statefun_ray.cluster.process import bind_host, configure_logging, host_name
@@ -86,6 +88,8 @@ class IngressActor:
                 secret=deployment.secret,
                 module=deployment.module,
                 settings=dict(deployment.tuning.ingress),
+                # Whoever starts an application is told; after a kill -9 there is nobody to be told.
+                waits_to_listen=ray.get_runtime_context().was_current_actor_reconstructed,
             ),
             load_functions(deployment.source),
             await asyncio.to_thread(open_store, deployment.storage),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import random
 import socket
 import tempfile
 import time
@@ -51,6 +52,12 @@ READY_S: Final = 90.0
 
 CPUS_FREE_S: Final = 5.0
 """Ray takes a moment to count the CPUs of an application that has just ended as free."""
+
+PORTS: Final = range(20_000, 32_000)
+"""Where a free port is looked for: below those that Linux gives to outgoing connections, from 32,768 on. One of
+these could take the ingress's port before it listens, or while it is restarted."""
+
+PORT_TRIES: Final = 100
 
 
 class Application:
@@ -293,14 +300,19 @@ def _with_free_port(deployment: Deployment) -> Deployment:
     """
     host, port = deployment.http_host, deployment.http_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((host, port))
-        except OSError as error:
-            wrong = PortTaken if error.errno == errno.EADDRINUSE else AddressUnusable
-            raise wrong(host, port, error.strerror or str(error)) from None
-        return replace(deployment, http_port=trial.getsockname()[1])
+    for candidate in (port,) if port else (*random.sample(PORTS, PORT_TRIES), 0):
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind((host, candidate))
+            except OSError as error:
+                is_taken = error.errno == errno.EADDRINUSE
+                if is_taken and candidate != port:
+                    continue
+                wrong = PortTaken if is_taken else AddressUnusable
+                raise wrong(host, port, error.strerror or str(error)) from None
+            return replace(deployment, http_port=trial.getsockname()[1])
+    raise AssertionError("the last candidate is port itself")
 
 
 def _check_cpus(deployment: Deployment) -> None:

@@ -14,11 +14,12 @@ import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from statefun_checkpoints.layout import ingress_path
 from statefun_checkpoints.store import ObjectStore
 from statefun_ingress.config import IngressConfig
+from statefun_ingress.errors import CannotListen
 from statefun_ingress.files import OsLogFiles
 from statefun_ingress.log import IngressLog
 from statefun_ingress.registry import FunctionInfo, Registry
@@ -28,6 +29,9 @@ from statefun_ray.module.model import NO_MODULE, Module
 from statefun_sdk import StatefulFunctions, json_typenames
 
 logger = logging.getLogger(__name__)
+
+LISTEN_AGAIN_S: Final = 0.5
+"""Between attempts to listen where an ingress has listened before."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class IngressHostConfig:
     module: Module = NO_MODULE
     settings: dict[str, Any] = field(default_factory=dict)
     """Of `IngressConfig`, where they differ from their defaults."""
+    waits_to_listen: bool = False
+    """For its addresses, if they are taken: clients know them already, and nobody is there to choose others."""
 
 
 class IngressHost:
@@ -65,7 +71,7 @@ class IngressHost:
         Raises:
             LogLocked: another live process has the directory.
             CorruptLog: something acknowledged is damaged or missing in it.
-            CannotListen: an address is taken or not ours.
+            CannotListen: an address is taken or not ours, and is not to be waited for.
             StoreError: the log could not be registered; nothing was accepted.
         """
         config = self.config
@@ -87,11 +93,24 @@ class IngressHost:
             register=self._register,
         )
         try:
-            await service.start()
+            await self._listen(service)
         except BaseException:
             log.close()
             raise
         self._service = service
+
+    async def _listen(self, service: IngressService) -> None:
+        said = ""
+        while True:
+            try:
+                return await service.start()
+            except CannotListen as error:
+                if not self.config.waits_to_listen:
+                    raise
+                if str(error) != said:
+                    said = str(error)
+                    logger.warning("the ingress waits: %s", said)
+            await asyncio.sleep(LISTEN_AGAIN_S)
 
     def drain(self) -> None:
         """Accept no more events, and go on feeding and answering."""

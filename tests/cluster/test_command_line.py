@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 
 from statefun_ray.api import open_checkpoint
+from statefun_ray.cli import main
+from statefun_ray.cluster import launch
 from statefun_ray.io.client import HttpClient
 from tests.cluster.application import leftovers
 from tests.cluster.head import Head
@@ -49,6 +52,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def command(*words: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+def commands(*each: tuple[str, ...]) -> list[subprocess.CompletedProcess[str]]:
+    """Run commands that do not depend on each other, beside each other."""
+    with ThreadPoolExecutor(len(each)) as pool:
+        return list(pool.map(lambda words: command(*words), each))
 
 
 def ask(url: str, target: str, id: str, value: str) -> Any:
@@ -114,7 +123,13 @@ def test_run_status_stop_and_run_again(head: Head) -> None:
         url = run.wait_for(r"my-app is ready: (http://127.0.0.1:\d+)")[1]
         assert ask(url, "example/greeter", "ada", "hi") == "visit 1"
 
-        status: dict[str, Any] = json.loads(command("status", "my-app", "--json").stdout)
+        shown, plain, again, other = commands(
+            ("status", "my-app", "--json"),
+            ("status", "my-app"),
+            ("run", target, "--http", "127.0.0.1:0", "--address", head.address),
+            ("status", "no-app", "--address", head.address),
+        )
+        status: dict[str, Any] = json.loads(shown.stdout)
         assert status["phase"] == "running"
         assert status["url"] == url
         assert {"id", "age_ms", "bytes"} <= set(status["last_snapshot"])
@@ -127,13 +142,9 @@ def test_run_status_stop_and_run_again(head: Head) -> None:
             ("worker", 1, "running"),
         ]
         assert all(process["pid"] and process["node"] for process in status["processes"])
-        assert "my-app at http://" in command("status", "my-app").stdout
-
-        again = command("run", target, "--http", "127.0.0.1:0", "--address", head.address)
+        assert "my-app at http://" in plain.stdout
         assert again.returncode == 1
         assert "runs already" in again.stderr
-
-        other = command("status", "no-app", "--address", head.address)
         assert other.returncode == 1
         assert "running: my-app" in other.stderr
 
@@ -186,18 +197,25 @@ def test_a_signal_that_takes_the_local_ray_along_holds_nothing_up() -> None:
         assert "Traceback" not in run.said
 
 
-def test_too_few_cpus_says_have_and_need(head: Head, folder: Path) -> None:
-    done = command(
-        *("run", "my_app:functions", "--workers", "9", "--http", "127.0.0.1:0", "--address", head.address),
-        *("--storage", str(folder / "storage"), "--log-dir", str(folder / "log")),
+def test_too_few_cpus_says_have_and_need(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launch, "CPUS_FREE_S", 0.5)
+    code = main(
+        [
+            *("run", "examples.greeter.main:functions", "--workers", "9", "--http", "127.0.0.1:0"),
+            *("--address", head.address),
+            *("--storage", str(tmp_path / "storage"), "--log-dir", str(tmp_path / "log")),
+        ]
     )
-    assert done.returncode == 1
+    said = capsys.readouterr().err
+    assert code == 1
     assert (
         "need 4.85 (9 workers x 0.25 + 9 standbys x 0.25 + ingress 0.25 + coordinator 0.1), have 4 free of 4"
-        in done.stderr
+        in said
     )
-    assert "say --standbys 5 or --workers 7" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "say --standbys 5 or --workers 7" in said
+    assert "Traceback" not in said
     assert leftovers() == []
 
 

@@ -78,21 +78,27 @@ def test_a_frozen_worker_that_comes_back_changes_nothing(app: ClusterApplication
         assert_exactly_once(app, producers.finish())
 
 
-def test_a_function_that_blocks_for_30_seconds_is_named_and_survived(app: ClusterApplication) -> None:
+def test_a_function_that_blocks_for_longer_than_leases_last_is_named_and_survived(
+    app: ClusterApplication,
+) -> None:
     with app, Producers(app.running.url, pause_s=0.02) as producers:
         run_until(producers, 300)
         generation = app.status()["generation"]
-        app.send("story/blocker", "slow", 30)
+        app.send("story/blocker", "slow", 8)  # more than twice what a silent worker is given
         app.wait_until(
             lambda: "story/blocker/slow" in str(app.status()["processes"]),
             what="the blocking function is named",
         )
-        run_until(producers, 300)  # the ingress goes on accepting
+        for number in range(1, 31):
+            app.send("story/source", "meanwhile", number)
+        assert "story/blocker/slow" in str(app.status()["processes"]), (
+            "the ingress was to accept during the call"
+        )
         app.wait_until(
             lambda: app.state("story/blocker", "slow") == {"count": 1}, 60, "the blocking call is over"
         )
         assert app.status()["generation"] == generation
-        assert_exactly_once(app, producers.finish())
+        assert_exactly_once(app, {**producers.finish(), "meanwhile": 30})
         assert app.table("story/blocker") == {"slow": {"count": 1}}
 
 

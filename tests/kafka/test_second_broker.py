@@ -22,7 +22,7 @@ def test_nothing_is_lost_and_order_is_kept(tmp_path: Path) -> None:
             expected = topics.expected()
 
             def is_complete() -> bool:
-                records = broker.consume(topics.output, 10_000, 1.0, committed=False)
+                records = broker.all_of(topics.output, 0, committed=False)
                 for record in records:
                     key, value = record.key(), record.value()
                     assert isinstance(key, bytes)

@@ -351,7 +351,8 @@ async def test_a_topic_that_is_not_there_yet_is_waited_for(
         await until(lambda: reader.source.trouble == "")
 
 
-async def test_a_broker_that_is_not_there_is_trouble_and_no_failure() -> None:
+async def test_a_broker_that_is_not_there_is_trouble_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_module, "BROKER_S", 0.5)
     config = KafkaIngress(
         "shop/in",
         (KafkaTopic("t", "shop/order", ("shop/cart",)),),

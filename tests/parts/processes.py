@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.kafka.broker import free_port
+from tests.ports import free_port
 
 START_S = 30.0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import uvicorn
 from statefun_sdk import RequestReplyHandler, StatefulFunctions, batches
 from statefun_sdk.asgi import AsgiApp, asgi_app
 from statefun_sdk.protocol import FromFunction, ToFunction
+from tests.ports import free_port
 
 OCTETS = "application/octet-stream"
 
@@ -52,9 +52,7 @@ class Service:
         self._plain: AsgiApp = asgi_app(self.handler)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
 
     @property
     def url(self) -> str:

@@ -18,8 +18,8 @@ from tests.unit.statefun_ray.io.remote.test_client import Certificates
 REPLY_S_MAX = 2.0
 """Until another address of the endpoint has its reply."""
 
-CALL_MS = 5_000
-"""Much longer, so that no time-out of the bad address lets others go on."""
+CALL_MS = 3_000
+"""Longer, so that no time-out of the bad address lets others go on."""
 
 
 def writes(answer: bytes) -> Talk:

@@ -42,6 +42,18 @@ def runner(request: pytest.FixtureRequest) -> Runner:
     return chosen
 
 
+class Times(Protocol):
+    """Says how often a story does what it does again and again: half as often where processes have to start."""
+
+    def __call__(self, number: int) -> int: ...
+
+
+@pytest.fixture
+def times(runner: Runner) -> Times:
+    """Half of a number on a real cluster, where a recovery takes seconds; all of it elsewhere."""
+    return lambda number: number // 2 if runner.name == "cluster" else number
+
+
 @pytest.fixture
 def play(runner: Runner, tmp_path: Path) -> Iterator[Play]:
     """Start an application under the driver: ``app = play(workers=3)``."""

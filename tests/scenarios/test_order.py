@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.scenarios.conftest import Play
+from tests.scenarios.conftest import Play, Times
 
 pytestmark = pytest.mark.slow
 
@@ -13,9 +13,9 @@ RECORDERS = [f"recorder{index}" for index in range(4)]
 
 
 @pytest.mark.parametrize("trouble", ["none", "kill", "restart"])
-def test_messages_of_one_sender_arrive_in_order_and_once(play: Play, trouble: str) -> None:
+def test_messages_of_one_sender_arrive_in_order_and_once(play: Play, times: Times, trouble: str) -> None:
     app = play(workers=3, snapshot_interval_s=0.05)
-    rounds, each = 8, 25
+    rounds, each = times(8), 25
 
     for turn in range(rounds):
         for sender in SENDERS:

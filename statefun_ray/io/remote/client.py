@@ -7,7 +7,6 @@ once: services close idle connections when they like, and that says nothing of t
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol
 
 from statefun_ray.io.remote.errors import BadAnswer
@@ -46,37 +45,6 @@ class Client(Protocol):
 
     async def close(self) -> None:
         """Close all connections; requests that are not answered yet are forgotten."""
-
-
-class Posted:
-    """A request that can be awaited."""
-
-    is_alone = False
-
-    def __init__(self, target: Target, body: bytes, function_type: str = "") -> None:
-        self.target, self.body, self.function_type = target, body, function_type
-        self._done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-    def answered(self, answer: bytes) -> None:
-        """See `Request`."""
-        if not self._done.done():
-            self._done.set_result(answer)
-
-    def failed(self, error: Exception) -> None:
-        """See `Request`."""
-        if not self._done.done():
-            self._done.set_exception(error)
-
-    async def answer(self) -> bytes:
-        """Return the answer, or raise what `Request.failed` was told."""
-        return await self._done
-
-
-async def post(client: Client, target: Target, body: bytes, function_type: str = "") -> bytes:
-    """Make one request and wait for its answer."""
-    posted = Posted(target, body, function_type)
-    client.start(posted)
-    return await posted.answer()
 
 
 def too_large(target: Target, bytes_max: int) -> BadAnswer:

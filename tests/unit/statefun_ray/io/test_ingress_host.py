@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from statefun_checkpoints.store import MemoryStore
 from statefun_ingress.errors import CannotListen, LogLocked
 from statefun_ray.io.ingress_host import IngressHost, IngressHostConfig, function_infos
 from statefun_sdk import Context, IntType, Message, StatefulFunctions, StringType, ValueSpec, make_json_type
+from tests.waiting import until
 
 functions = StatefulFunctions()
 
@@ -23,8 +25,10 @@ def cart(context: Context, message: Message) -> None:
     """Never called here."""
 
 
-def ingress(directory: Path, store: MemoryStore, port: int = 0) -> IngressHost:
-    config = IngressHostConfig(app="shop", log_dir=str(directory / "log"), http_port=port, node="node-a")
+def ingress(directory: Path, store: MemoryStore, port: int = 0, *, waits: bool = False) -> IngressHost:
+    config = IngressHostConfig(
+        app="shop", log_dir=str(directory / "log"), http_port=port, node="node-a", waits_to_listen=waits
+    )
     return IngressHost(config, functions, store)
 
 
@@ -89,4 +93,24 @@ async def test_a_taken_port_and_a_taken_directory_are_named(tmp_path: Path) -> N
         await ingress(tmp_path, MemoryStore()).start()
     with pytest.raises(CannotListen, match="another process listens there already"):
         await ingress(tmp_path / "other", MemoryStore(), port=host.http_address[1]).start()
+    await host.close()
+
+
+async def test_an_ingress_that_comes_back_waits_for_its_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("statefun_ray.io.ingress_host.LISTEN_AGAIN_S", 0.01)
+    other = ingress(tmp_path / "other", MemoryStore())
+    await other.start()
+    address = other.http_address
+    host = ingress(tmp_path, MemoryStore(), port=address[1], waits=True)
+
+    starting = asyncio.create_task(host.start())
+    await until(lambda: "another process listens there already" in caplog.text)
+    assert not starting.done()
+    await other.close()
+    await starting
+
+    assert host.http_address == address
+    assert caplog.text.count("the ingress waits") == 1
     await host.close()

@@ -19,13 +19,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from statefun_ray.io.remote import okhttp_client
-from statefun_ray.io.remote.client import post
 from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, ServiceUnavailable
 from statefun_ray.io.remote.okhttp_client import OkHttpClient
 from statefun_ray.io.remote.target import target_of
 from statefun_ray.io.remote.thin_client import ThinClient
 from statefun_ray.module.model import AsyncTransport, Endpoint, OkHttpTransport, Transport
 from statefun_sdk.errors import UserValueError
+from tests.unit.statefun_ray.io.remote.posting import post
 
 OCTETS = "application/octet-stream"
 PASSWORD = b"secret\n"
@@ -41,7 +41,7 @@ async def served(*, tls: ssl.SSLContext | None = None, socket: Path | None = Non
         if request.path == "/moved":
             raise web.HTTPTemporaryRedirect("/fn")
         if request.path == "/slow":
-            await asyncio.sleep(5)
+            await asyncio.sleep(1)
         if request.path == "/zipped":
             return web.Response(
                 body=gzip.compress(body), headers={"content-encoding": "gzip"}, content_type=OCTETS

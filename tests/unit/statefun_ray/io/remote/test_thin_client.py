@@ -11,13 +11,14 @@ from contextlib import asynccontextmanager
 import pytest
 
 from statefun_ray.io.remote import okhttp_client
-from statefun_ray.io.remote.client import Client, post
+from statefun_ray.io.remote.client import Client
 from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, ServiceUnavailable
 from statefun_ray.io.remote.http_connection import HEAD_BYTES_MAX
 from statefun_ray.io.remote.okhttp_client import OkHttpClient
 from statefun_ray.io.remote.target import Target, target_of
 from statefun_ray.io.remote.thin_client import JOINED_FACTOR, JOINED_S_MIN, ThinClient
 from statefun_ray.module.model import AsyncTransport, Endpoint, OkHttpTransport
+from tests.unit.statefun_ray.io.remote.posting import post
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n"
 IMPATIENT = AsyncTransport(call_ms=300, connect_ms=300, payload_max_bytes=1_000)
