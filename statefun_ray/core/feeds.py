@@ -19,7 +19,7 @@ from statefun_ray.core.effects import FeedFrame
 from statefun_ray.core.message import Message
 from statefun_ray.core.outbox import Outbox, Reply
 from statefun_ray.core.positions import Interval, LogPosition, clip
-from statefun_ray.core.splits import SPLIT_PREFIX
+from statefun_ray.core.splits import is_log
 
 REPLY_FRAME_BYTES_MAX: Final = 16 << 20
 """Of the values in one frame of replies; the ingress refuses frames four times as large."""
@@ -88,10 +88,9 @@ class LogFeeds:
     def restore(self, positions: tuple[Position, ...]) -> None:
         """Take the positions of a snapshot, of all workers."""
         for position in positions:
-            if position.log_id.startswith(SPLIT_PREFIX):
-                continue
-            interval = (position.first, position.end, position.next_seq)
-            self._restored.setdefault(position.log_id, []).append(interval)
+            if is_log(position.log_id):
+                interval = (position.first, position.end, position.next_seq)
+                self._restored.setdefault(position.log_id, []).append(interval)
 
     def positions(self) -> list[Position]:
         """Return the position in every log that was ever read, connected or not."""

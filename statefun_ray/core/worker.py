@@ -652,7 +652,7 @@ class Worker:
             mailbox=list(self._mailbox),
             waiting_count=self._addresses.waiting_count,
             ordinal=self._ordinal,
-            positions=self._feeds.positions() + self._splits.positions(),
+            positions=self._feeds.positions() + self._splits.rows(),
             counters=msgspec.structs.asdict(self.counters),
             functions=self._functions.remote_specs(),
         )

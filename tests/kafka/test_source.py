@@ -142,6 +142,22 @@ async def test_a_partition_that_came_later_is_read_from_its_beginning(broker: Br
         await until(lambda: reader.ids == ["late"])
 
 
+async def test_a_partition_not_open_at_the_first_snapshot_begins_where_a_first_start_does(
+    broker: Broker,
+) -> None:
+    topic = new_topic(broker, partitions=2)
+    broker.produce(topic, [("old", b"x")], partition=1)
+    config = ingress(broker, topic)
+    worker = reader_of(split_name("shop/in", topic, 0), 2)
+    async with reading(config, worker=worker, workers=2) as reader:  # the other one has not come so far
+        await opened(reader)
+        snapshot = reader.splits.rows()
+    async with reading(config, snapshot) as reader:
+        await opened(reader, 2)
+        broker.produce(topic, [("new", b"x")], partition=1)
+        await until(lambda: reader.ids == ["new"])
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_partition_added_while_reading_is_read_from_its_beginning(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, workers: int

@@ -198,8 +198,10 @@ class KafkaSource:
                 metadata = self._consumer.list_topics(name, timeout=BROKER_S).topics[name]
                 if metadata.error is not None:
                     raise KafkaException(metadata.error)
-                # All of them, whoever reads them: a worker that has none may be given the next one.
-                self._first_partitions.setdefault(name, frozenset(metadata.partitions))
+                if name not in self._first_partitions:
+                    # All of them, whoever reads them: a worker that has none may be given the next one.
+                    self._first_partitions[name] = frozenset(metadata.partitions)
+                    self._tell(self._splits.found, self._ingress.id, name, len(metadata.partitions))
                 new = {
                     (name, partition): split
                     for partition in sorted(metadata.partitions)

@@ -69,9 +69,46 @@ def test_positions_survive_any_change_of_the_number_of_workers(
     assert max(shares) - min(shares) <= 1
 
 
-def test_a_split_is_late_when_the_snapshot_knew_others_of_its_topic() -> None:
+def test_a_split_is_late_when_its_topic_had_fewer_when_it_was_first_seen() -> None:
+    before = splits()
+    before.found("shop/in", "a", 1)
+    before.found("shop/in", "a", 2)
+    before.open(A0, 3)
     ours = splits()
-    ours.restore([Position(A0, 0, 16, 3)])
+    ours.restore(before.rows())
+    ours.found("shop/in", "a", 2)
+    assert ours.rows() == [Position(A0, 0, 16, 3), Position("kafka-topic:shop/in/a", 0, 0, 1)]
     assert ours.is_late(A1)
     assert not ours.is_late(B0)
     assert not splits().is_late(A0)
+
+
+def test_a_split_that_was_not_open_at_the_first_snapshot_is_not_late() -> None:
+    early = splits()
+    early.found("shop/in", "a", 2)
+    early.open(A0, 3)
+    ours = splits()
+    ours.restore(early.rows())
+    assert not ours.is_late(A1)
+
+
+def test_where_workers_saw_a_topic_grow_what_one_of_them_saw_added_is_late() -> None:
+    rows = []
+    for count in (2, 1, 2):
+        worker = splits()
+        worker.found("shop/in", "a", count)
+        rows += worker.rows()
+    ours = splits()
+    ours.restore(rows)
+    assert not ours.is_late(A0)
+    assert ours.is_late(A1)
+
+
+def test_what_a_snapshot_of_an_earlier_version_does_not_know_of_a_known_topic_is_late() -> None:
+    rows = [Position(A0, 0, 16, 3)]
+    ours = splits()
+    ours.restore(rows)
+    ours.found("shop/in", "a", 2)
+    assert ours.rows() == rows
+    assert ours.is_late(A1)
+    assert not ours.is_late(B0)
