@@ -15,7 +15,17 @@ from typing import Final, NamedTuple
 from statefun_checkpoints import arrow_format, layout
 from statefun_ingress import dead_letters as told_letters
 from statefun_ingress import feed, log, log_reader, record
-from statefun_ray.core import channel, coordinator, dead_letters, feeds, outbox, snapshots, state
+from statefun_ray.core import (
+    addresses,
+    channel,
+    coordinator,
+    dead_letters,
+    feeds,
+    outbox,
+    snapshots,
+    state,
+    worker,
+)
 
 SHARE: Final = 0.35
 """Of the runs in which a limit is small."""
@@ -47,10 +57,23 @@ LIMITS: Final = (
     Limit("LISTED_MAX", (dead_letters, told_letters), 2),
 )
 
+LATER: Final = (
+    Limit("LARGE_BYTES", (addresses,), 0),
+    Limit("BATCH_BYTES_MAX", (addresses,), 200),
+    Limit("UPCOMING_MIN", (worker,), 1),
+)
+"""Those that came later."""
 
-def choose(rng: Random) -> list[Limit]:
-    """Return the limits that are small in a run."""
-    return [limit for limit in LIMITS if rng.random() < SHARE]
+
+def choose(rng: Random, apart: Random) -> list[Limit]:
+    """Return the limits that are small in a run.
+
+    Args:
+        rng: the run's own.
+        apart: for those that came later, so that a seed in which they are as usual is what it was.
+    """
+    chosen = [limit for limit in LIMITS if rng.random() < SHARE]
+    return chosen + [limit for limit in LATER if apart.random() < SHARE]
 
 
 @contextmanager

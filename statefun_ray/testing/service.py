@@ -62,6 +62,10 @@ class SimulatedInvokers:
         core.register_states(function_type, id, self._embedded.functions[function_type].states)
         return True
 
+    def look(self, core: Worker) -> None:
+        """A request has ended: ask whether it is the limit that keeps more from beginning, which is only advice."""
+        core.is_held(LANE)
+
     def goes_down(self, core: Worker) -> None:
         """Nobody answers any more."""
         core.move_lane(LANE, self._rng.choice([0, 1]), is_down=True)

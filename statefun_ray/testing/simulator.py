@@ -35,6 +35,7 @@ from statefun_ray.testing.workload import (
     AWAITING,
     AWAITING_POISON,
     COMMANDS,
+    EGRESS,
     INLINE,
     NO_MESSAGE,
     UNKNOWN,
@@ -83,6 +84,7 @@ class Simulation:
         """Functions that seem to live elsewhere."""
         self.service_failure = apart.choice([0.0, 0.05, 0.3])
         """Share of their requests that find nobody."""
+        self.eager_egresses = frozenset({EGRESS}) if apart.random() < 0.2 else frozenset()
         self.version = 0
         """Of the functions: it grows with every upgrade."""
         self.interval_ms = self.rng.choice([15, 40, 120])
@@ -112,7 +114,7 @@ class Simulation:
         ]
         self.anonymous = Anonymous(self)
         self.clerk = Clerk(self)
-        self.small_limits = limits.choose(self.rng)
+        self.small_limits = limits.choose(self.rng, apart)
         self.first_slot = self.rng.choice([0, 0, 8])
         self._rivals = 0
         self._quiet_since_ms = 0.0

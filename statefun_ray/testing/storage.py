@@ -241,6 +241,10 @@ class SimulatedSink:
         self.files: dict[tuple[int, int, int], list[tuple[int, str, str, bytes | None]]] = {}
         self.conflicts: list[str] = []
 
+    def end(self, shard: int) -> int:
+        """Return the number of the first row of a shard that is not here."""
+        return max((last + 1 for of, _, last in self.files if of == shard), default=0)
+
     def publish(self, shard: int, rows: list[tuple[int, str, str, bytes | None]]) -> None:
         """Create the file of these rows if it is not there."""
         name = (shard, rows[0][0], rows[-1][0])

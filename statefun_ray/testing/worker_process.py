@@ -22,12 +22,14 @@ from statefun_ray.core.control import (
     decode_to_worker,
     encode_control,
 )
-from statefun_ray.core.key_groups import worker_ranges
+from statefun_ray.core.key_groups import shard_table, worker_ranges
+from statefun_ray.core.outbox import first_rows
 from statefun_ray.core.worker import Worker
 from statefun_ray.core.worker_config import WorkerConfig
 from statefun_ray.io.invoke_local import EmbeddedInvoker
+from statefun_ray.testing.batches import Batches
 from statefun_ray.testing.service import SimulatedInvokers
-from statefun_ray.testing.workload import INLINE
+from statefun_ray.testing.workload import EGRESS, INLINE
 from statefun_ray.testing.world import Link, Process
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from statefun_ray.testing.simulator import Simulation
 
 HEARTBEAT_MS = 40
+START_LIMIT = 4
+"""Addresses of a lane that begin at once when a request has ended."""
 
 
 class SimulatedWorker(Process):
@@ -62,6 +66,7 @@ class SimulatedWorker(Process):
         self._invoker = SimulatedInvokers(EmbeddedInvoker(owner.functions), simulation.remote, self.world.rng)
         self._base_pause_ms = self.world.rng.choice((0.3, 0.3, 5, 20))
         """Between two slices of a base: some workers finish theirs long after others."""
+        self._batches = Batches(simulation, self.name)
         self._turn_scheduled = False
         self._wake_ms = 0.0
         self._heard_ms = self.world.time_ms
@@ -166,6 +171,7 @@ class SimulatedWorker(Process):
             strict=simulation.policy.strict,
             base_deltas_max=rng.choice([2, 5, 20]),
             base_rows_min=rng.choice([5, 10_000]),
+            eager_egresses=simulation.eager_egresses,
         )
         core = Worker(config, self._invoker)
         entry = entry_format.decode_entry(plan.entry, "plan") if plan.entry is not None else None
@@ -179,6 +185,8 @@ class SimulatedWorker(Process):
             state, transient = loaded.state, loaded.transient
         keys = core.load(state, transient, entry, self.world.wall_ms(self))
         self._check_parked(core, state, entry)
+        if entry is not None:
+            self._check_outbox(transient, entry, config)
         self.core = core
         for peer in self.owner.workers_of(self.generation):
             if peer is not self:
@@ -198,6 +206,18 @@ class SimulatedWorker(Process):
             found = core.heartbeat(0).parked_count
             if found != expected:
                 self.simulation.problem(f"{self.name} restored {found} parked addresses, expected {expected}")
+
+    def _check_outbox(self, transient: Rows, entry: Entry, config: WorkerConfig) -> None:
+        # What a sink is told when it opens: it has all rows below these.
+        first = first_rows(transient)
+        shards = shard_table(key_group_count=config.key_group_count, shard_count=config.shard_count)
+        for shard in set(shards[slice(*self.key_groups)]):
+            sequence = first.get((EGRESS, shard), entry.out_seq.get(str(shard), 0))
+            published = self.simulation.sink.end(shard)
+            if published < sequence:
+                self.simulation.problem(
+                    f"{self.name} restored shard {shard} from row {sequence} on, the sink has {published}"
+                )
 
     def _receiver(self, peer: SimulatedWorker) -> Callable[[bytes], None]:
         sender = self.index
@@ -236,6 +256,7 @@ class SimulatedWorker(Process):
                 case do.Tell(message):
                     self._tell(message)
                 case do.Invoke():
+                    self._batches.check(effect)
                     self._invoke(core, effect)
                 case do.WritePart():
                     self._encode(effect, effect.slices, Rows())
@@ -275,7 +296,9 @@ class SimulatedWorker(Process):
         self._turn_scheduled = False
         if is_busy:
             self._schedule_turn()
-        elif due_ms is not None:
+            return
+        self._batches.prepare(core.upcoming())
+        if due_ms is not None:
             self._wake(max(0.1, due_ms - world.wall_ms(self)))
 
     def _wake(self, delay_ms: float) -> None:
@@ -303,6 +326,9 @@ class SimulatedWorker(Process):
             except Exception as error:  # noqa: BLE001 - as the real host: user code may raise anything
                 failure = str(error)
             core.invocation_done(effect.invocation_id, result, failure, world.wall_ms(self))
+            if self._invoker.is_remote(effect.function_type):
+                self._invoker.look(core)
+                core.start_ready(world.wall_ms(self), START_LIMIT)
             self.perform()
 
         world.after(world.rng.choice([0.1, 2, 30, 150]) * world.rng.random(), self, complete)

@@ -12,8 +12,9 @@ Left out of the classical list, and why:
 * *log slots are garbage-collected*: there is no such deletion in this version;
 * *a worker does not skip what a former owner of a key group has taken*: the ingress skips it before,
   by the same intervals; the worker's own check is for an ingress that errs;
-* *no fencing of Kafka producers*: there is no Kafka sink in this version; the outbox's epochs,
-  which a sink recognises, are covered by ``outbox-epoch-lost-at-restore``.
+* *no fencing of Kafka producers*: the Kafka sink belongs to ``io`` and has tests against a broker; what
+  it is told of the outbox is covered by ``outbox-epoch-lost-at-restore`` and
+  ``unconfirmed-rows-begin-late``.
 """
 
 from __future__ import annotations
@@ -439,6 +440,13 @@ MUTANTS = [
         "pass",
         "a restarted ingress takes the answer to an old query for that to a new one",
     ),
+    Mutant(
+        "unconfirmed-rows-begin-late",
+        OUTBOX,
+        "first[key] = min(sequence, first.get(key, sequence))",
+        "first[key] = max(sequence, first.get(key, sequence))",
+        "a sink takes rows for written that are not",
+    ),
     # --- ingress ----------------------------------------------------------------------------------
     Mutant(
         "positions-to-the-highest",
@@ -608,6 +616,28 @@ MUTANTS = [
         "table = self.dynamic(name, typename)",
         "table = Table(name, typename)",
         "states of functions that live elsewhere are gone after a restore",
+    ),
+    # --- batches ----------------------------------------------------------------------------------
+    Mutant(
+        "batch-of-any-size",
+        ADDRESSES,
+        "                if size_bytes > BATCH_BYTES_MAX:\n",
+        "                if False:\n",
+        "a service gets a request that is larger than it was promised",
+    ),
+    Mutant(
+        "large-message-not-noticed",
+        ADDRESSES,
+        "            address.has_large = True\n",
+        "            pass\n",
+        "as above",
+    ),
+    Mutant(
+        "upcoming-from-the-first",
+        WORKER,
+        "messages = address.waiting[address.in_flight : address.in_flight + address.batch_max]",
+        "messages = address.waiting[: address.in_flight + address.batch_max]",
+        "what is encoded ahead is what is in flight already",
     ),
     # --- dead letters -----------------------------------------------------------------------------
     Mutant(
