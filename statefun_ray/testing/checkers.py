@@ -16,7 +16,7 @@ from statefun_checkpoints.verify import verify
 from statefun_ingress.dead_letters import Named
 from statefun_ray.core.dead_letters import Letter
 from statefun_ray.core.message import NO_ADDRESS, REPLY_NAMESPACE, unpack_message
-from statefun_ray.testing.workload import INLINE, NO_MESSAGE, ONCE, REASONS, Poisoned, new_book
+from statefun_ray.testing.workload import INLINE, NO_MESSAGE, OLD, ONCE, REASONS, Poisoned, new_book
 
 if TYPE_CHECKING:
     from statefun_ray.testing.simulator import Simulation
@@ -39,6 +39,7 @@ def check_outcome(simulation: Simulation) -> list[str]:
         *_check_replies(simulation, books),
         *_check_reads(simulation, counts),
         *_check_store(simulation),
+        *(simulation.topic.check_history(simulation.snapshots()) if simulation.topic is not None else ()),
     ]
 
 
@@ -68,6 +69,8 @@ def _check_books(
     once, anonymous = counts.pop((INLINE, ONCE), 0), simulation.anonymous
     if not anonymous.answered <= once <= anonymous.sent:
         yield f"{once} events without a number, expected {anonymous.answered} to {anonymous.sent}"
+    if old := counts.pop((INLINE, OLD), 0):
+        yield f"{old} records from before the application"
     for address in counts.keys() - simulation.workload.expected.keys():
         yield f"{address} ran {counts[address]} times, expected never"
 
@@ -110,8 +113,14 @@ def _check_poison(simulation: Simulation, rows: Rows, taken: list[int]) -> Itera
         yield f"{remembered} addresses are recorded as parked, expected {len(policy.poisons) * is_parked}"
     if policy.on_failure != "dead-letter" or not policy.poisons:
         found = waiting if is_parked else taken
-        if sorted(found) != sorted(workload.poisoned):
-            yield f"{len(found)} messages are {'waiting' if is_parked else 'taken'}, expected {len(workload.poisoned)}"
+        expected = [
+            unique for unique, poisoned in workload.poisoned.items() if NO_MESSAGE not in poisoned.error
+        ]
+        if sorted(found) != sorted(expected):
+            yield f"{len(found)} messages are {'waiting' if is_parked else 'taken'}, expected {len(expected)}"
+        unfit = workload.poisoned.keys() - expected
+        if sorted(letters.values()) != sorted(unfit):
+            yield f"{len(letters)} records are dead letters, expected {len(unfit)}"
 
 
 def _unique_of(value: bytes | None) -> int:

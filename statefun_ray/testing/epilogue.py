@@ -32,6 +32,8 @@ LOG_DAMAGES = 8
 def run(simulation: Simulation) -> list[str]:
     """Choose one of several endings and return what is wrong with it."""
     choice = simulation.rng.random()
+    if simulation.topic is not None:
+        simulation.topic.is_judged = False
     if choice < 0.1:
         return _without_ingress(simulation)
     if choice < 0.3:

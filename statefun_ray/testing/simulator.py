@@ -30,6 +30,7 @@ from statefun_ray.testing.faults import Faults, swarm
 from statefun_ray.testing.ingress_process import LOG_ID, SimulatedIngress
 from statefun_ray.testing.producer import Anonymous, Producer, Request
 from statefun_ray.testing.storage import SimulatedFiles, SimulatedSink, SimulatedStore
+from statefun_ray.testing.topic import Topic
 from statefun_ray.testing.worker_process import SimulatedWorker
 from statefun_ray.testing.workload import (
     AWAITING,
@@ -53,6 +54,9 @@ QUIET_MS: Final = 15
 
 LATE_MS: Final = SLOW_FACTOR * 1.1
 """... after this, when the last slow one has arrived."""
+
+TOPIC_SHARE: Final = 1 / 3
+"""Of the runs in which workers read partitions of a topic as well."""
 
 LEGITIMATE_REFUSALS: Final = ("has taken over", "is over", "has connected again", "was closed")
 """What an ingress says to workers of the past; any other refusal means that something was lost."""
@@ -84,6 +88,7 @@ class Simulation:
         """Functions that seem to live elsewhere."""
         self.service_failure = apart.choice([0.0, 0.05, 0.3])
         """Share of their requests that find nobody."""
+        self.topic = Topic(self, apart) if apart.random() < TOPIC_SHARE else None
         self.eager_egresses = frozenset({EGRESS}) if apart.random() < 0.2 else frozenset()
         self.version = 0
         """Of the functions: it grows with every upgrade."""
@@ -177,6 +182,8 @@ class Simulation:
             producer.run()
         self.anonymous.run()
         self.clerk.run()
+        if self.topic is not None:
+            self.topic.run()
         if self.policy.mended == "early":
             self.world.after(self.rng.random() * self.faults.duration_ms, None, self._mend)
         self._schedule_faults()
@@ -195,6 +202,8 @@ class Simulation:
         self._start_coordinator()
         self._is_stopping, self._is_last = False, True
         self.clerk.look_at_last()
+        if self.topic is not None:
+            self.topic.write_last()
         if not self._settle() or not self._stop():
             return [*self.problems, f"not settled after the last restart: {self._unsettled()}"]
         problems = self.problems + check_outcome(self)
@@ -470,12 +479,16 @@ class Simulation:
             return False
         if coordinator.phase != "running" or ingress is None or not all(p.is_done for p in self.producers):
             return False
-        if not self.clerk.is_done:
+        if not self.clerk.is_done or (self.topic is not None and not self.topic.is_done):
             return False
         workers = [w for w in self.coordinator.workers_of(coordinator.generation) if w.is_alive]
-        return len(workers) == coordinator.config.worker_count and all(
-            worker.core is not None and worker.core.is_quiet(LOG_ID, ingress.log.durable_seq)
-            for worker in workers
+        return (
+            len(workers) == coordinator.config.worker_count
+            and all(
+                worker.core is not None and worker.core.is_quiet(LOG_ID, ingress.log.durable_seq)
+                for worker in workers
+            )
+            and (self.topic is None or not self.topic.unread(workers))
         )
 
     def _unsettled(self) -> str:
@@ -484,7 +497,8 @@ class Simulation:
             f"phase {self.coordinator.core.phase} ({self.coordinator.core.last_error}), "
             f"producers {[sorted(producer.unanswered) for producer in self.producers]}, "
             f"backlogs {[(w.name, w.core.backlog if w.core else None) for w in self._current_workers()]}, "
-            f"ingress lag {core.lag if core else None}"
+            f"ingress lag {core.lag if core else None}, "
+            f"topic {self.topic.unread(self._current_workers()) if self.topic else None}"
         )
 
     def _has_snapshot(self) -> bool:
@@ -493,6 +507,10 @@ class Simulation:
     def final_entry(self) -> Entry | None:
         """Return the newest snapshot in the log."""
         return run_store(self.store.objects, _newest())
+
+    def snapshots(self) -> list[Entry]:
+        """Return every snapshot in the log, the oldest first."""
+        return run_store(self.store.objects, _snapshots())[::-1]
 
 
 def _newest() -> StoreSteps[Entry | None]:
@@ -506,7 +524,11 @@ def _newest() -> StoreSteps[Entry | None]:
 
 
 def _retained() -> StoreSteps[list[Entry]]:
+    return retention.retained((yield from _snapshots()))
+
+
+def _snapshots() -> StoreSteps[list[Entry]]:
     log = LogReader()
     yield from log.open()
     entries = yield from log.entries(count=log.newest_slot + 1 - log.first_slot)
-    return retention.retained([entry for entry in entries if isinstance(entry, Entry)])
+    return [entry for entry in entries if isinstance(entry, Entry) and entry.is_snapshot]

@@ -28,7 +28,9 @@ from statefun_ray.core.worker import Worker
 from statefun_ray.core.worker_config import WorkerConfig
 from statefun_ray.io.invoke_local import EmbeddedInvoker
 from statefun_ray.testing.batches import Batches
+from statefun_ray.testing.ingress_process import LOG_ID
 from statefun_ray.testing.service import SimulatedInvokers
+from statefun_ray.testing.source import SimulatedSource
 from statefun_ray.testing.workload import EGRESS, INLINE
 from statefun_ray.testing.world import Link, Process
 
@@ -66,6 +68,7 @@ class SimulatedWorker(Process):
         self._invoker = SimulatedInvokers(EmbeddedInvoker(owner.functions), simulation.remote, self.world.rng)
         self._base_pause_ms = self.world.rng.choice((0.3, 0.3, 5, 20))
         """Between two slices of a base: some workers finish theirs long after others."""
+        self._source: SimulatedSource | None = None
         self._batches = Batches(simulation, self.name)
         self._turn_scheduled = False
         self._wake_ms = 0.0
@@ -135,6 +138,8 @@ class SimulatedWorker(Process):
                 self.perform()
                 self.is_started = True
                 self._dial()
+                if self._source is not None:
+                    self._source.start()
             case Shutdown() if message.generation == self.generation:
                 # Give what was just committed a moment to leave, as the real host does.
                 world.after(30, self, lambda: self.die("shut down", detect=False))
@@ -188,6 +193,8 @@ class SimulatedWorker(Process):
         if entry is not None:
             self._check_outbox(transient, entry, config)
         self.core = core
+        if simulation.topic is not None:
+            self._source = SimulatedSource(self, core, simulation.topic)
         for peer in self.owner.workers_of(self.generation):
             if peer is not self:
                 deliver = self._receiver(peer)
@@ -262,9 +269,12 @@ class SimulatedWorker(Process):
                     self._encode(effect, effect.slices, Rows())
                 case do.Publish(shard, epoch, rows):
                     self._publish(core, shard, epoch, rows)
-                case do.FeedFrame(_, frame):
-                    if self.to_ingress is not None:
+                case do.FeedFrame(log_id, frame):
+                    if log_id == LOG_ID and self.to_ingress is not None:
                         self.to_ingress.send(frame)
+                case do.SplitsCommitted(positions):
+                    assert self._source is not None, "splits belong to a source"
+                    self._source.committed(positions)
                 case do.Die(reason):
                     self.simulation.check_death(self.name, reason)
                     self.die(reason)
@@ -293,6 +303,9 @@ class SimulatedWorker(Process):
         is_busy = core.turn(world.wall_ms(self), world.rng.choice(self.simulation.turn_limits))
         due_ms = core.next_due_ms
         self._perform(core)
+        if self._source is not None and self.is_alive and self.is_started and self._source.read():
+            is_busy = True
+            self._perform(core)
         self._turn_scheduled = False
         if is_busy:
             self._schedule_turn()

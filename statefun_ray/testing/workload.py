@@ -44,6 +44,8 @@ NO_MESSAGE: Final = "cannot be read"
 """Why a record never was a message; whatever is mended, it has no address."""
 UNKNOWN: Final = "simulation/unknown"
 """No application has it before it is mended."""
+OLD: Final = "old"
+"""The id of records from before the application, which begins behind them."""
 ONCE: Final = "anonymous"
 """The id of events from clients that do not number them and never repeat one."""
 NEVER: Final = "never"
@@ -168,6 +170,12 @@ class Workload:
         self.poisoned[unique] = Poisoned(kind, id, (error, *reasons), self.unique())
         return {"u": unique, "p": how, "c": [["egress", self.poisoned[unique].egress]]}
 
+    def unfit(self, kind: str, place: str) -> dict[str, Any]:
+        """Return the command message of a record that never is one, found at ``place``; account for its letter."""
+        unique = self.unique()
+        self.poisoned[unique] = Poisoned(kind, place, (NO_MESSAGE,), self.unique())
+        return {"u": unique, "p": "raises", "c": [["egress", self.poisoned[unique].egress]]}
+
     def _poisonous(self) -> list[Any]:
         """Return a command that sends such a message, at once or later."""
         rng = self.rng
@@ -291,8 +299,9 @@ class Workload:
         unique = commands["u"]
         sequence = commands.get("s")
         caller = context.caller
-        if sequence is not None and caller is not None:
-            sender = f"{caller.typename}/{caller.id}"
+        # A record has no caller; its partition is what it must not overtake others of.
+        sender = f"{caller.typename}/{caller.id}" if caller is not None else commands.get("f")
+        if sequence is not None and sender is not None:
             last = book["last"].get(sender, 0)
             if sequence != last + 1:
                 book["errors"].append(f"{sequence} after {last} from {sender}")

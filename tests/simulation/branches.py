@@ -32,6 +32,7 @@ FILES: Final = (
     "statefun_ray/core/channel.py",
     "statefun_ray/core/outbox.py",
     "statefun_ray/core/positions.py",
+    "statefun_ray/core/splits.py",
     "checkpoints/statefun_checkpoints/participant.py",
     "checkpoints/statefun_checkpoints/coordinator.py",
     "checkpoints/statefun_checkpoints/commit_log.py",

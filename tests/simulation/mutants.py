@@ -43,6 +43,7 @@ ADDRESSES = "statefun_ray/core/addresses.py"
 LETTERS = "statefun_ray/core/dead_letters.py"
 OUTBOX = "statefun_ray/core/outbox.py"
 POSITIONS = "statefun_ray/core/positions.py"
+SPLITS = "statefun_ray/core/splits.py"
 LOG = "ingress/statefun_ingress/log.py"
 INGRESS = "ingress/statefun_ingress/core.py"
 PENDING = "ingress/statefun_ingress/pending.py"
@@ -253,7 +254,7 @@ MUTANTS = [
         "inherited = self._inherited if without_base else []",
         "inherited = self._inherited if len(without_base) == self._worker_count else []",
         "workers without a base of their own lose the state of before the rescale",
-        start=666,
+        start=757,
     ),
     Mutant(
         "counts-start-again",
@@ -283,6 +284,7 @@ MUTANTS = [
         "if message.generation != self.generation or view is None:",
         "if view is None:",
         "a zombie's acknowledgement counts",
+        start=1_043,
     ),
     Mutant(
         "taken-slot-ignored",
@@ -318,7 +320,7 @@ MUTANTS = [
         "            resolve.check_functions(restored, self._functions, self._serves)",
         "            pass",
         "an application starts without a state that it has",
-        start=157,
+        start=181,
     ),
     Mutant(
         "another-shard-count-not-refused",
@@ -439,6 +441,7 @@ MUTANTS = [
         "self._reads = [read for read in self._reads if read[1] != log_id]",
         "pass",
         "a restarted ingress takes the answer to an old query for that to a new one",
+        start=508,
     ),
     Mutant(
         "unconfirmed-rows-begin-late",
@@ -638,6 +641,78 @@ MUTANTS = [
         "messages = address.waiting[address.in_flight : address.in_flight + address.batch_max]",
         "messages = address.waiting[: address.in_flight + address.batch_max]",
         "what is encoded ahead is what is in flight already",
+    ),
+    # --- sources that workers read by themselves --------------------------------------------------
+    Mutant(
+        "positions-of-splits-not-saved",
+        WORKER,
+        "positions=self._feeds.positions() + self._splits.rows(),",
+        "positions=self._feeds.positions(),",
+        "partitions are read from their beginning after a restore",
+    ),
+    Mutant(
+        "split-not-advanced",
+        WORKER,
+        "        self._splits.advance(split, next_position)\n",
+        "        pass\n",
+        "records are routed and read again after a restore",
+    ),
+    Mutant(
+        "split-restored-to-every-worker",
+        SPLITS,
+        "                if self.is_ours(name):\n",
+        "                if True:\n",
+        "workers that do not read a partition save where it was when they began",
+    ),
+    Mutant(
+        "split-restored-to-its-former-owner",
+        SPLITS,
+        "                if self.is_ours(name):\n",
+        "                if reader_of(name, 2) == self._worker:\n",
+        "after a rescale a partition is read from its beginning",
+    ),
+    Mutant(
+        "added-split-not-late",
+        SPLITS,
+        ">= self._first_counts[topic]",
+        "> self._first_counts[topic]",
+        "records of a partition that was added are left out",
+    ),
+    Mutant(
+        "first-splits-not-saved",
+        SPLITS,
+        "for topic, count in self._first_counts.items()",
+        "for topic, count in {}.items()",
+        "a partition that was not open yet is read from its beginning after a restore, not from where it was to be",
+    ),
+    Mutant(
+        "rejected-record-lost",
+        WORKER,
+        "            self._route(letter_of(record))\n",
+        "            pass\n",
+        "a record that can be no message is gone",
+    ),
+    Mutant(
+        "rejected-record-not-counted",
+        WORKER,
+        "self.counters.admitted += len(messages) + len(rejected)",
+        "self.counters.admitted += len(messages)",
+        "the books say that a message was doubled",
+    ),
+    Mutant(
+        "rejected-record-taken-strictly",
+        WORKER,
+        "        if rejected and self.config.strict:\n",
+        "        if False:\n",
+        "a strict application goes on without a record",
+        start=277,
+    ),
+    Mutant(
+        "splits-committed-too-early",
+        CUTS,
+        "            self._emit(Tell(snapshot.ack))",
+        "            self._emit(Tell(snapshot.ack)); [self._emit(SplitsCommitted({p.log_id: p.next_seq})) for p in snapshot.ack.positions if p.log_id.startswith(SPLIT_PREFIX)]",
+        "people are shown offsets of a snapshot that may never exist",
     ),
     # --- dead letters -----------------------------------------------------------------------------
     Mutant(
