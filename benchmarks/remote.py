@@ -42,7 +42,9 @@ SERVICES: Final = {
 KEYS: Final = {1: 600_000, 100: 400_000, 10_000: 200_000}
 """Keys -> messages of a round: a few seconds, so that its beginning and its end count for little."""
 
-CONNECTIONS: Final = 32
+CONNECTIONS: Final = 64
+"""Of the direct drive: as many as the runtime has requests in flight at least."""
+
 ROUNDS: Final = 5
 CEILING_S: Final = 2.0
 WARM_UP: Final = 20_000
@@ -210,7 +212,7 @@ async def _drive(url: str, keys: int, batch: float) -> float:
     client = ThinClient(AsyncTransport())
     encoder = RequestEncoder(FUNCTION)
     encoder.declare("count", "io.statefun.types/int")
-    message = (FUNCTION, "k", "bench/spark", "s", STRING, b"\x0a\x01.")
+    message = (FUNCTION, "k", "bench/spark", "s123400", STRING, b"\x0a\x01.")
     count = min(keys, 1_000)
     sizes = [max(1, int((n + 1) * batch) - int(n * batch)) for n in range(max(count, 100))]
     bodies = [
