@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from statefun_ingress.bulk import ID_BYTES_MAX, BulkParser
@@ -61,7 +61,6 @@ def test_lines_become_events_by_the_types_of_their_functions() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 20))
 def test_the_pieces_a_body_arrives_in_do_not_matter(size: int, count: int) -> None:
     body = b"".join(b'{"target":"n/int","id":"%d","value":%d}\n' % (i, i + 1) for i in range(count))

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from statefun_ingress.errors import CorruptLog
@@ -393,7 +393,6 @@ actions = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(actions, st.integers(1, 40))
 def test_every_worker_gets_exactly_its_events_in_order_whatever_happens(
     actions: list[tuple[str, object]], tail_events_max: int

@@ -4,7 +4,7 @@ import contextlib
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from statefun_ingress.errors import FrameError
@@ -70,7 +70,6 @@ def test_ingress_frames_are_arrays_named_by_their_first_item(
     assert decode_ingress_frame(data[4:]) == frame
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=20), max_size=6), st.integers(1, 9))
 def test_frames_are_cut_whatever_the_reads(bodies: list[bytes], step: int) -> None:
     data = b"".join(len(body).to_bytes(4, "big") + body for body in bodies)
@@ -88,7 +87,6 @@ def test_a_frame_too_long_is_refused_before_it_is_gathered() -> None:
         FrameSplitter(10).receive(b"\0\0\0\x0b")
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=40))
 @example(b"\x91\xa3\x00\x00\x80")
 def test_garbage_is_a_frame_error_and_nothing_else(body: bytes) -> None:

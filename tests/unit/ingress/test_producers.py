@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from statefun_ingress.errors import SequenceTooFarAhead, TooManyProducers
@@ -15,7 +15,6 @@ def settle(producers: Producers, *sequences: int, producer_id: str = "p") -> Non
         producers.settle(producer_id, sequence)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1), st.permutations(range(20)), st.integers(2, 30))
 def test_every_sequence_is_new_once_and_a_duplicate_from_then_on(
     start: int, order: list[int], window: int

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from statefun_ingress.log import encode_events
@@ -47,7 +47,6 @@ def record_of(text: bytes = b"value", first_seq: int = 5, synced_seq: int = 3) -
     )
 
 
-@settings(deadline=None)
 @given(rows)
 def test_a_chunk_decodes_to_its_events(
     rows: list[tuple[str, str, str, str, str, bytes | None]],

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from statefun_ingress.errors import RequestRefused
@@ -53,7 +53,6 @@ def test_built_in_values_have_the_reference_bytes(typename: str, text: str, data
     )
 
 
-@settings(deadline=None)
 @given(
     st.one_of(
         st.tuples(st.just(INT), st.integers(-(2**31), 2**31 - 1)),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from statefun_sdk import UndecodableValueError, UserTypeError, UserValueError, codecs
@@ -16,7 +16,6 @@ from tests.unit.statefun_sdk.protobuf_wrappers import wrapper_classes
 
 WRAPPERS = wrapper_classes()
 # A busy machine must not fail a test that only compares.
-unhurried = settings(deadline=None)
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -67,31 +66,26 @@ def test_golden_bytes_of_the_wire_format(codec: Codec, value: Any, encoded: str)
     check_both_ways(codec, value)
 
 
-@unhurried
 @given(INT32)
 def test_ints_agree_with_protobuf(value: int) -> None:
     check_both_ways(INT, value)
 
 
-@unhurried
 @given(INT64)
 def test_longs_agree_with_protobuf(value: int) -> None:
     check_both_ways(LONG, value)
 
 
-@unhurried
 @given(st.floats())
 def test_floats_agree_with_protobuf(value: float) -> None:
     check_both_ways(FLOAT, value)
 
 
-@unhurried
 @given(st.floats())
 def test_doubles_agree_with_protobuf(value: float) -> None:
     check_both_ways(DOUBLE, value)
 
 
-@unhurried
 @given(st.text())
 def test_strings_agree_with_protobuf(value: str) -> None:
     check_both_ways(STRING, value)
@@ -157,7 +151,6 @@ def test_text_that_is_not_utf8_is_refused_when_read() -> None:
         codecs.decode_string(b"\x0a\x01\xff")
 
 
-@unhurried
 @given(st.sampled_from(sorted(ALL)), st.binary(max_size=24))
 def test_any_bytes_are_either_read_as_protobuf_reads_them_or_refused(name: str, data: bytes) -> None:
     _, decode, wrapper = ALL[name]

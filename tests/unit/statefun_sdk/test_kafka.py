@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from statefun_sdk import (
@@ -26,7 +26,6 @@ from statefun_sdk import (
 from statefun_sdk.kafka import RECORD_TYPENAME, decode_record, encode_record
 
 # A busy machine must not fail a test that only compares.
-unhurried = settings(deadline=None)
 
 _pool = descriptor_pool.DescriptorPool()
 _compiled = Path(protocol.__file__).parent / "proto" / "descriptors.binpb"
@@ -70,7 +69,6 @@ def of_protobuf(theirs: Any) -> KafkaRecord:
     )
 
 
-@unhurried
 @given(RECORDS)
 def test_what_we_write_protobuf_reads_and_writes_the_same(record: KafkaRecord) -> None:
     data = encode_record(record)
@@ -98,7 +96,6 @@ FIELDS = st.lists(
 ).map(b"".join)
 
 
-@unhurried
 @example(field(9, 2, field(3, 0, b"\x01")))
 @given(FIELDS)
 def test_we_read_and_refuse_what_protobuf_reads_and_refuses(data: bytes) -> None:
