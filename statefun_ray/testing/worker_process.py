@@ -31,7 +31,7 @@ from statefun_ray.testing.batches import Batches
 from statefun_ray.testing.ingress_process import LOG_ID
 from statefun_ray.testing.service import SimulatedInvokers
 from statefun_ray.testing.source import SimulatedSource
-from statefun_ray.testing.workload import EGRESS, INLINE
+from statefun_ray.testing.workload import INLINE
 from statefun_ray.testing.world import Link, Process
 
 if TYPE_CHECKING:
@@ -219,7 +219,8 @@ class SimulatedWorker(Process):
         first = first_rows(transient)
         shards = shard_table(key_group_count=config.key_group_count, shard_count=config.shard_count)
         for shard in set(shards[slice(*self.key_groups)]):
-            sequence = first.get((EGRESS, shard), entry.out_seq.get(str(shard), 0))
+            waiting = [sequence for (_, of_shard), sequence in first.items() if of_shard == shard]
+            sequence = min(waiting, default=entry.out_seq.get(str(shard), 0))
             published = self.simulation.sink.end(shard)
             if published < sequence:
                 self.simulation.problem(

@@ -454,7 +454,7 @@ class SimulatedApplication:
                     return
                 if self._world.time_ms > deadline_ms or not self._world.step():
                     raise self._late(timeout_s, what)
-                assert self._stage.problems == []
+                assert self._stage.problems == [], self._stage.problems
 
     def _late(self, timeout_s: float, what: str) -> TimeoutError:
         history = "\n".join(self._world.history[-30:])
