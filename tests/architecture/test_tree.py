@@ -14,7 +14,6 @@ FOLDERS = {"sdk": "statefun_sdk", "ingress": "statefun_ingress", "checkpoints": 
 # Modules whose tests lie elsewhere, each with the reason.
 TESTED_ELSEWHERE = {
     "statefun_ray.api": "tests/scenarios and tests/cluster: it only starts drivers",
-    "statefun_ray.__main__": "runs the command line",
 }
 
 
