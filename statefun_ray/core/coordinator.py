@@ -64,6 +64,7 @@ from statefun_ray.core.effects import (
     StoreCall,
 )
 from statefun_ray.core.key_groups import EGRESS_SHARDS_DEFAULT, KEY_GROUP_COUNT_DEFAULT, worker_ranges
+from statefun_ray.core.splits import is_log
 
 SMALL_DELTAS_MAX: Final = 32
 """Reply-driven snapshots in a row before one is made periodic: bounds entry and restore."""
@@ -452,7 +453,10 @@ class Coordinator:
 
     def _trim(self) -> dict[str, int]:
         # Only once all retained snapshots are known: one from before the restore may be older.
-        return retention.trim_positions(self._retained) if len(self._retained) == self.config.retain else {}
+        if len(self._retained) < self.config.retain:
+            return {}
+        lowest = retention.trim_positions(self._retained)
+        return {log_id: sequence for log_id, sequence in lowest.items() if is_log(log_id)}
 
     def _abort_snapshot(self, reason: str) -> None:
         if self._committing:

@@ -170,7 +170,7 @@ class LogFeeds:
     def trim(self, sequences: Mapping[str, int]) -> None:
         """Tell logs what no retained snapshot needs any more."""
         for log_id, sequence in sequences.items():
-            if is_log(log_id) and sequence > self._trim.get(log_id, 0):
+            if sequence > self._trim.get(log_id, 0):
                 self._trim[log_id] = sequence
                 self._send(log_id, frames.Trim(sequence))
 

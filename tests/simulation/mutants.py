@@ -574,8 +574,8 @@ MUTANTS = [
     Mutant(
         "trimmed-to-the-newest-snapshot",
         COORDINATOR,
-        "return retention.trim_positions(self._retained) if",
-        "return retention.trim_positions([*self._retained][-1:]) if",
+        "lowest = retention.trim_positions(self._retained)",
+        "lowest = retention.trim_positions([*self._retained][-1:])",
         "older retained snapshots cannot be continued from",
     ),
     Mutant(

@@ -41,6 +41,7 @@ from statefun_ray.core.effects import (
     StoreCall,
 )
 from statefun_ray.core.key_groups import worker_ranges
+from statefun_ray.core.splits import split_name
 
 T = TypeVar("T")
 
@@ -160,7 +161,9 @@ class Director:
             for view in self.core._workers.values():
                 view.heard_ms = self.now_ms
 
-    def ack(self, worker: int, snapshot_id: int | None = None, *, next_seq: int = 0) -> None:
+    def ack(
+        self, worker: int, snapshot_id: int | None = None, *, next_seq: int = 0, reads_topic: bool = False
+    ) -> None:
         opened = self.core._snapshots.open
         if snapshot_id is None:
             assert opened is not None
@@ -178,16 +181,19 @@ class Director:
             inline="AA==",
         )
         positions = [Position("log", *self.ranges[worker], next_seq)]
+        if reads_topic:
+            split = split_name("a/records", "topic", worker)
+            positions.append(Position(split, 0, self.core.config.key_group_count, next_seq))
         self.say(
             Ack(self.core.generation, worker, snapshot_id, [part], 0, positions, {}, {"applied": 1}, 0, 0, 0)
         )
 
-    def snapshot(self, *, next_seq: int = 0) -> Entry:
+    def snapshot(self, *, next_seq: int = 0, reads_topic: bool = False) -> Entry:
         """Let a periodic snapshot become due and be committed."""
         if self.core._snapshots.open is None:
             self.tick(self.core.config.snapshot_interval_ms)
         for worker in range(self.worker_count):
-            self.ack(worker, next_seq=next_seq)
+            self.ack(worker, next_seq=next_seq, reads_topic=reads_topic)
         assert self.core._last_committed is not None
         return self.core._last_committed
 
@@ -680,6 +686,14 @@ def test_trimming_and_collecting_begin_with_the_last_of_the_retained_snapshots()
 
     assert director.told(Committed)[0].trim == {"log": 20}
     assert director.asked(Collect)[-1] == Collect([second.slot, third.slot], 1)
+
+
+def test_partitions_of_topics_are_not_ours_to_trim() -> None:
+    director = running(retain=1)
+    director.snapshot(next_seq=10, reads_topic=True)
+
+    assert director.told(Committed)[0].trim == {"log": 10}
+    assert len(director.core.status()["last_snapshot"]["positions"]) == 3
 
 
 def test_reply_driven_snapshots_are_not_retained() -> None:
