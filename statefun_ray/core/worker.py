@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -62,6 +63,9 @@ READ_FIRST: Final = 4
 
 UPCOMING_MIN: Final = 32
 """Messages of a batch that are worth encoding ahead."""
+
+UPCOMING_MAX: Final = 64
+"""Batches in flight of which the next one is looked at: those that began first, as their answers are due."""
 
 STALLED_MS: Final = 100
 """Between two times that messages are counted whose address is stalled: there may be many such addresses."""
@@ -360,8 +364,8 @@ class Worker:
         return bool(self._mailbox) or self._can_start() or (due_ms is not None and due_ms <= now_ms)
 
     def upcoming(self) -> Iterator[tuple[str, str, list[Message]]]:
-        """Yield function type, id and messages of batches that follow those in flight, if they are large."""
-        for address in self._invocations.values():
+        """Yield function type, id and messages of batches that follow the oldest in flight, if they are large."""
+        for address in islice(self._invocations.values(), UPCOMING_MAX):
             if len(address.waiting) - address.in_flight >= UPCOMING_MIN:
                 messages = address.waiting[address.in_flight : address.in_flight + address.batch_max]
                 yield address.function_type, address.id, messages

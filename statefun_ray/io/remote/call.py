@@ -88,12 +88,8 @@ class Function:
         """Encode up to ``most`` further messages of what will be the next batch of an address; return how many."""
         if len(self.prepared) >= PREPARED_MAX:
             self.prepared.clear()  # addresses that were not asked for since: they fail, or are parked
-        before = self.prepared.get(id)
-        count = before.count if before is not None and before.begins(messages) else 0
-        until = min(len(messages), count + most)
-        if count < until:
-            self.prepared[id] = self.encoder.prepare(messages[:until], before)
-        return until - count
+        self.prepared[id], count = self.encoder.prepare(messages, self.prepared.get(id), most)
+        return count
 
     def know_states(self) -> None:
         """Take note of states that were registered since the last time: they only ever come."""

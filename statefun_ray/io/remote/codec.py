@@ -122,18 +122,26 @@ class RequestEncoder:
         batch = b"".join(parts)
         return b"\xa2\x06" + _varint(len(batch)) + batch
 
-    def prepare(self, messages: Sequence[Message], prepared: Prepared | None) -> Prepared:
+    def prepare(
+        self, messages: Sequence[Message], prepared: Prepared | None, most: int
+    ) -> tuple[Prepared, int]:
         """Encode what is going to be a batch, or its beginning, ahead of its turn.
 
         Args:
             messages: of the batch, at least one.
             prepared: of the same address, earlier; it is gone on with if it is the beginning of these.
+            most: messages to encode now.
+
+        Returns:
+            What is prepared of the batch, and how many messages were encoded for it now.
         """
         if prepared is None or not prepared.begins(messages):
             prepared = Prepared(messages[0])
-        self._add(messages[prepared.count :], prepared.parts)
-        prepared.count, prepared.last = len(messages), messages[-1]
-        return prepared
+        further = messages[prepared.count : prepared.count + most]
+        if further:
+            self._add(further, prepared.parts)
+            prepared.count, prepared.last = prepared.count + len(further), further[-1]
+        return prepared, len(further)
 
     def _add(self, messages: Sequence[Message], parts: list[bytes]) -> None:
         """Add what messages are in a request."""

@@ -50,7 +50,6 @@ HOLD_MS_MAX: Final = 20_000.0
 HOLD_TRIALS: Final = 20
 """Between trials: at least this many times the windows of the last one, so little time is spent with a worse limit."""
 
-
 UNUSED_MS: Final = 2_000.0
 """After which a limit is halved if half of it was always enough."""
 
@@ -169,8 +168,7 @@ class Concurrency:
             self._hold_ms = 0.0
             self._hold(self._tried, now_ms)
         else:
-            self._direction = Phase.LOWER if self._phase is Phase.HIGHER else Phase.HIGHER
-            self._hold(self._kept, now_ms)
+            self._reject(now_ms)
 
     def _gain(self, window_ms: float) -> float | None:
         """Return what the limit that is being tried is worth of the one before; None if that is not clear."""
@@ -189,8 +187,7 @@ class Concurrency:
         self._kept_worth, self._tried_worth = [worth], []
         self._phase = self._direction
         if self._tried == self._kept:
-            self._direction = Phase.LOWER if self._phase is Phase.HIGHER else Phase.HIGHER
-            self._hold(self._kept, now_ms)
+            self._reject(now_ms)  # there is no other in that direction
         else:
             self._move(self._tried)
 
@@ -199,6 +196,10 @@ class Concurrency:
         if self._phase is Phase.HIGHER:
             return min(self._limit_max, self._kept * 2)
         return max(self._limit_min, self._kept // 2)
+
+    def _reject(self, now_ms: float) -> None:
+        self._direction = Phase.LOWER if self._phase is Phase.HIGHER else Phase.HIGHER
+        self._hold(self._kept, now_ms)
 
     def _hold(self, limit: int, now_ms: float) -> None:
         self._phase, self._kept = Phase.HOLDING, limit

@@ -183,7 +183,8 @@ class ThinClient:
         tls: dict[str, Any] = {}
         if target.scheme == "https":
             if self._tls is None:
-                self._tls = ssl.create_default_context()
+                # A hundredth of a second of reading, in which the loop can do something else.
+                self._tls = await asyncio.to_thread(ssl.create_default_context)
             tls = {"ssl": self._tls, "server_hostname": target.host}
         problem = OSError(f"{target.host} has no address")
         for address in await self._resolver.resolve(target.host, target.port):

@@ -97,7 +97,8 @@ def test_a_batch_prepared_ahead_is_the_same_request(id: str, queue: list[Any], d
     prepared = None
     for _ in range(data.draw(st.integers(0, 3))):
         start = data.draw(st.integers(0, len(queue) - 1))
-        prepared = encoder.prepare(queue[start : data.draw(st.integers(start + 1, len(queue)))], prepared)
+        end = data.draw(st.integers(start + 1, len(queue)))
+        prepared, _ = encoder.prepare(queue[start:end], prepared, data.draw(st.integers(1, 8)))
     batch = queue[data.draw(st.integers(0, len(queue) - 1)) :][: data.draw(st.integers(1, 8))]
     assert encoder.encode(id, [], batch, prepared) == built(id, [], batch).SerializeToString()
 
@@ -105,11 +106,13 @@ def test_a_batch_prepared_ahead_is_the_same_request(id: str, queue: list[Any], d
 def test_what_was_prepared_is_gone_on_with() -> None:
     encoder = RequestEncoder("ns/f")
     queue = [("ns/f", "1", "", "", INT, bytes([n])) for n in range(5)]
-    prepared = encoder.prepare(queue[:2], None)
+    prepared, count = encoder.prepare(queue[:2], None, 5)
+    assert count == 2
     parts = prepared.parts
-    assert encoder.prepare(queue[:4], prepared) is prepared
+    assert encoder.prepare(queue, prepared, 2) == (prepared, 2)
     assert prepared.count == 4
-    assert encoder.prepare(queue[1:], prepared) is not prepared, "the first of these is gone"
+    assert encoder.prepare(queue[:4], prepared, 5) == (prepared, 0)
+    assert encoder.prepare(queue[1:], prepared, 5)[0] is not prepared, "the first of these is gone"
     assert len(parts) == 8
 
 
