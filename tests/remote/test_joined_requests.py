@@ -16,7 +16,7 @@ from statefun_sdk.batches import HEADER
 from statefun_sdk.protocol import ToFunction
 from tests.remote.serving import Answer, Service, serving
 from tests.remote.test_end_to_end import counted, module
-from tests.unit.statefun_ray.io.remote.test_client import Certificates
+from tests.unit.statefun_ray.io.remote.test_transports import Certificates
 
 functions = StatefulFunctions()
 
