@@ -15,7 +15,7 @@ from statefun_ray.io.remote.redirects import REDIRECTS_MAX
 from statefun_ray.module.model import AsyncTransport, OkHttpTransport
 from tests.unit.statefun_ray.io.remote.posting import post
 from tests.unit.statefun_ray.io.remote.raw_server import ok, served, target_at
-from tests.unit.statefun_ray.io.remote.test_transports import Certificates
+from tests.unit.statefun_ray.io.remote.test_manners import Certificates
 
 
 def moved(location: str, status: int = 307) -> bytes:
