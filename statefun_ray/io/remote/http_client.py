@@ -168,7 +168,7 @@ class HttpClient:
                 idle.popleft().abort()
             if not idle:
                 del self._idle[peer]
-        if busy:
+        if busy and self._sweep_handle is None:  # who was given up may have begun anew
             self._sweep_later()
 
     # --- what connections tell ----------------------------------------------------------------
