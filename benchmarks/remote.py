@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from statefun_ray.io.remote.codec import RequestEncoder
+from statefun_ray.io.remote.http_client import HttpClient
 from statefun_ray.io.remote.target import Target, target_of
-from statefun_ray.io.remote.thin_client import ThinClient
 from statefun_ray.local import LocalApplication, new_event_loop
 from statefun_ray.module.model import AsyncTransport, Endpoint, Module, OkHttpTransport
 from statefun_sdk import Context, IntType, Message, StatefulFunctions, ValueSpec, message_builder
@@ -37,7 +37,7 @@ SERVICES: Final = {
     "js": "JavaScript 3.3.0",
     "fork-okhttp": "Python fork 3.5.0, okhttp",
 }
-"""The last one is asked through aiohttp; all are driven directly by the thin client."""
+"""The last one is asked over the okhttp transport; all are driven directly over the async one."""
 
 KEYS: Final = {1: 600_000, 100: 400_000, 10_000: 200_000}
 """Keys -> messages of a round: a few seconds, so that its beginning and its end count for little."""
@@ -209,7 +209,7 @@ async def _drive(url: str, keys: int, batch: float) -> float:
     """
     endpoint = Endpoint("lab/*", url)
     target = target_of(endpoint, FUNCTION)
-    client = ThinClient(AsyncTransport())
+    client = HttpClient(AsyncTransport())
     encoder = RequestEncoder(FUNCTION)
     encoder.declare("count", "io.statefun.types/int")
     message = (FUNCTION, "k", "bench/spark", "s123400", STRING, b"\x0a\x01.")
@@ -232,7 +232,7 @@ class _Driver:
     function_type = FUNCTION
     is_alone = False
 
-    def __init__(self, client: ThinClient, target: Target, bodies: list[tuple[bytes, int]], at: int) -> None:
+    def __init__(self, client: HttpClient, target: Target, bodies: list[tuple[bytes, int]], at: int) -> None:
         self._client, self._bodies, self._at = client, bodies, at
         self._messages = 0
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()

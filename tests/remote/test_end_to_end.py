@@ -10,7 +10,7 @@ import pytest
 
 from statefun_ray.io.client import RequestFailed
 from statefun_ray.local import LocalApplication
-from statefun_ray.module.model import AsyncTransport, Endpoint, Module
+from statefun_ray.module.model import AsyncTransport, Endpoint, Module, Transport
 from statefun_sdk import Context, IntType, Message, StatefulFunctions, StringType, ValueSpec, message_builder
 from statefun_sdk.protocol import ToFunction
 from tests.remote.serving import OCTETS, Answer, serving
@@ -47,7 +47,7 @@ async def echo(context: Context, message: Message) -> None:
         context.send(message_builder(context.caller.typename, context.caller.id, str_value=text))
 
 
-def module(url: str, other: str = "", transport: AsyncTransport = USUAL) -> Module:
+def module(url: str, other: str = "", transport: Transport = USUAL) -> Module:
     endpoints = [Endpoint("shop/*", url + "/{function.name}", transport=transport)]
     if other:
         endpoints.append(Endpoint("other/echo", other))

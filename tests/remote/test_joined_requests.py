@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from statefun_ray.local import LocalApplication
-from statefun_ray.module.model import AsyncTransport
+from statefun_ray.module.model import AsyncTransport, OkHttpTransport, Transport
 from statefun_sdk import Context, IntType, Message, StatefulFunctions, ValueSpec
 from statefun_sdk.batches import HEADER
 from statefun_sdk.protocol import ToFunction
 from tests.remote.serving import Answer, Service, serving
 from tests.remote.test_end_to_end import counted, module
-from tests.unit.statefun_ray.io.remote.test_client import Certificates
+from tests.unit.statefun_ray.io.remote.test_manners import Certificates
 
 functions = StatefulFunctions()
 
@@ -40,10 +40,11 @@ def send(app: LocalApplication, ids: range, text: str = "x") -> None:
     )
 
 
-@pytest.mark.parametrize("with_tls", [False, True], ids=["plain", "tls"])
-def test_many_addresses_travel_together_and_fail_apart(with_tls: bool, tmp_path: Path) -> None:
-    certificate, transport = None, AsyncTransport()
-    if with_tls:
+@pytest.mark.parametrize("over", ["plain", "tls", "okhttp"])
+def test_many_addresses_travel_together_and_fail_apart(over: str, tmp_path: Path) -> None:
+    certificate: tuple[Path, Path] | None = None
+    transport: Transport = OkHttpTransport() if over == "okhttp" else AsyncTransport()
+    if over == "tls":
         certificates = Certificates(tmp_path)
         certificate = certificates.certificate, certificates.key
         transport = AsyncTransport(trust_cacerts=str(certificates.authority))
@@ -94,7 +95,12 @@ def test_an_answer_that_is_no_row_of_outcomes_ends_the_agreement(answer: bytes) 
         assert app.status()["dead_letters"] == 0
 
 
-def test_one_that_hangs_holds_up_its_neighbours_once() -> None:
+@pytest.mark.parametrize(
+    "impatient",
+    [AsyncTransport(call_ms=500), OkHttpTransport(call_ms=20_000, read_ms=500)],
+    ids=["async", "okhttp"],
+)
+def test_one_that_hangs_holds_up_its_neighbours_once(impatient: Transport) -> None:
     hanging = threading.Event()
     slow = StatefulFunctions()
 
@@ -105,7 +111,6 @@ def test_one_that_hangs_holds_up_its_neighbours_once() -> None:
             hanging.set()
             time.sleep(1.5)
 
-    impatient = AsyncTransport(call_ms=500)
     with (
         serving(slow, speaks_batches=True) as service,
         LocalApplication(module=module(service.url, transport=impatient), workers=1) as app,

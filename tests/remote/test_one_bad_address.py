@@ -13,7 +13,7 @@ from statefun_ray.local import LocalApplication
 from statefun_ray.module.model import AsyncTransport, Endpoint, Module
 from tests.remote.gateway import HEAD, Talk, gateway
 from tests.remote.test_end_to_end import functions, module
-from tests.unit.statefun_ray.io.remote.test_client import Certificates
+from tests.unit.statefun_ray.io.remote.test_manners import Certificates
 
 REPLY_S_MAX = 2.0
 """Until another address of the endpoint has its reply."""

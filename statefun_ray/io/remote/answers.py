@@ -1,7 +1,8 @@
-"""What the head of an HTTP response says about a request to a remote function. No I/O."""
+"""What an HTTP response says about a request to a remote function, and what it holds. No I/O."""
 
 from __future__ import annotations
 
+import zlib
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -61,3 +62,41 @@ def retry_after_ms(header: str, now: datetime) -> int | None:
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
     return max(0, int((at - now).total_seconds() * 1_000))
+
+
+def decoded(url: str, encoding: str, body: bytes, bytes_max: int) -> bytes:
+    """Return what a body holds; no more than ``bytes_max`` of it is ever unpacked.
+
+    Args:
+        url: for the texts of errors.
+        encoding: value of the header, empty without one.
+        body: as it came.
+        bytes_max: of the result.
+
+    Raises:
+        BadAnswer: it is not of that encoding, breaks off, or holds too much; or only gzip is known here.
+    """
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip"):
+        raise BadAnswer(f"{url} answered with content encoding {encoding!r}, unasked")
+    unpacking = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        result = unpacking.decompress(body, bytes_max + 1)
+    except zlib.error as error:
+        raise BadAnswer(f"{url} answered what is no gzip: {error}") from None
+    if len(result) > bytes_max:
+        raise too_large(url, bytes_max)
+    if not unpacking.eof:
+        raise BadAnswer(f"{url}: the answer broke off within its gzip, after {len(body)} bytes")
+    if unpacking.unused_data:
+        raise BadAnswer(f"{url} answered {len(unpacking.unused_data)} bytes behind the end of its gzip")
+    return result
+
+
+def too_large(url: str, bytes_max: int) -> BadAnswer:
+    """Return what is said of an answer that is larger than the transport allows."""
+    return BadAnswer(
+        f"{url} answered more than {bytes_max} bytes; answer less, or raise payload_max_bytes of the async transport"
+    )

@@ -18,7 +18,6 @@ from statefun_ray.core.effects import Invoke
 from statefun_ray.core.invoker import InvocationEffects
 from statefun_ray.core.message import Message
 from statefun_ray.core.state import Table
-from statefun_ray.io.remote.client import Client
 from statefun_ray.io.remote.codec import AnswerDecoder, Egresses, Prepared, RequestEncoder
 from statefun_ray.io.remote.endpoint import SUSPICIOUS_MAX, EndpointState
 from statefun_ray.io.remote.errors import (
@@ -28,10 +27,10 @@ from statefun_ray.io.remote.errors import (
     RemoteError,
     ServiceUnavailable,
 )
+from statefun_ray.io.remote.http_client import HttpClient
 from statefun_ray.io.remote.metrics import Metrics
-from statefun_ray.io.remote.okhttp_client import CONNECTIONS as OKHTTP_CONNECTIONS
 from statefun_ray.io.remote.target import BadUrl, Target
-from statefun_ray.module.model import AsyncTransport, OkHttpTransport, Transport
+from statefun_ray.module.model import OkHttpTransport, Transport
 from statefun_sdk.protocol import FromFunction
 
 ROUNDS_MAX: Final = 4
@@ -103,12 +102,11 @@ class Function:
 class Service:
     """One service: how to reach it, and what is known of it."""
 
-    def __init__(self, name: str, transport: Transport, client: Client) -> None:
+    def __init__(self, name: str, transport: Transport, client: HttpClient) -> None:
         self.name = name
         self.transport = transport
         self.client = client
-        connections = transport.pool_size if isinstance(transport, AsyncTransport) else OKHTTP_CONNECTIONS
-        self.state = EndpointState(name, connections)
+        self.state = EndpointState(name, client.manners.connections_max)
         self.told: tuple[int, bool] = (self.state.limit(0), False)
         self.timer: asyncio.TimerHandle | None = None
 
@@ -157,7 +155,7 @@ class Call:
         function.service.client.start(self)
 
     def answered(self, answer: bytes) -> None:
-        """See `client.Request`."""
+        """See `request.Request`."""
         function, owner = self._function, self._owner
         state = function.service.state
         state.succeeded(len(self._invoke.messages))
@@ -196,7 +194,7 @@ class Call:
         self._owner.register(self.function_type, self._invoke.id, missing)
 
     def failed(self, error: Exception) -> None:
-        """See `client.Request`."""
+        """See `request.Request`."""
         self._owner.ended(self._invoke, None, self._told(error))
 
     def _told(self, error: Exception) -> Exception:
@@ -257,7 +255,7 @@ class StrictCall(Call):
             self._timer = asyncio.get_running_loop().call_later(call_s, self._give_up)
 
     def answered(self, answer: bytes) -> None:
-        """See `client.Request`."""
+        """See `request.Request`."""
         if self._is_over:
             return
         try:
@@ -279,7 +277,7 @@ class StrictCall(Call):
             self._timer.cancel()
 
     def failed(self, error: Exception) -> None:
-        """See `client.Request`."""
+        """See `request.Request`."""
         if self._is_over:
             return
         self._told(error)

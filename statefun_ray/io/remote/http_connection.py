@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection of the thin client: a request, its answer, and again.
+"""One HTTP/1.1 connection: a request, its answer, and again.
 
 Parsing is httptools'; of its callbacks the connection has those it needs. An answer whose head is
 the same, byte for byte, as that of an earlier one with its whole body behind it, is not parsed.
@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Protocol, cast
 
 import httptools
 
+from statefun_ray.io.remote.manners import Manners
 from statefun_ray.io.remote.target import Target
 from statefun_sdk import batches
 
@@ -28,6 +29,7 @@ class Head(NamedTuple):
     content_type: str
     retry_after: str
     encoding: str
+    location: str
     offers_batches: bool
     length: int
     """Of the body; -1 if the head does not say."""
@@ -38,20 +40,27 @@ class Exchange(Protocol):
 
     target: Target
     content_type: str
+    """Of the request, and of a success."""
+    head: bytes
+    """Of the request, up to where the length of its body follows."""
     wait_s: float
     """For its answer; 0 for as long as the transport says."""
     sent_s: float
     """When it was sent, by the clock of the loop."""
+    until_s: float
+    """When its time is over, whatever it waits for then; infinite until something says so."""
+    redirects: int
+    """That it has followed."""
 
     @property
-    def body(self) -> bytes:
-        """Of the request."""
+    def body(self) -> bytes | None:
+        """Of the request; None for one without, whose head is all of it."""
 
     def answered(self, body: bytes, offers_batches: bool) -> None:
         """The service has answered with a success."""
 
     def failed(self, error: Exception) -> None:
-        """See `client.Request.failed`."""
+        """See `request.Request.failed`."""
 
 
 class Owner(Protocol):
@@ -69,8 +78,8 @@ class Owner(Protocol):
     def too_large(self, exchange: Exchange) -> None:
         """The answer has more bytes than it may."""
 
-    def too_late(self, exchange: Exchange) -> None:
-        """The answer takes too long."""
+    def timed_out(self, exchange: Exchange, reason: str) -> None:
+        """One of the clocks of the transport has run out."""
 
     def closed(self, connection: Connection) -> None:
         """The connection is gone."""
@@ -85,13 +94,17 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """One connection; of httptools' callbacks it has those it needs."""
 
-    def __init__(self, owner: Owner, bytes_max: int) -> None:
+    def __init__(self, owner: Owner, manners: Manners) -> None:
         self._owner = owner
-        self._bytes_max = bytes_max
+        self._manners = manners
+        self._bytes_max = manners.answer_bytes_max
+        self._read_s, self._write_s = manners.read_ms / 1000, manners.write_ms / 1000
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self.exchange: Exchange | None = None
-        self.deadline_s = 0.0
+        self._until_s = self._deadline_s = 0.0
+        self._unsent = 0
+        """Bytes of a large request that the service had not taken when that was last looked at."""
         self.fresh_until_s = 0.0
         self.is_open = False
         self.is_reusable = False
@@ -106,25 +119,52 @@ class Connection(asyncio.Protocol):
         self._head_size = 0
         self._status = 0
         self._length = -1
-        self._content_type = self._retry_after = self._encoding = ""
+        self._content_type = self._retry_after = self._encoding = self._location = ""
         self._offers_batches = False
 
     # --- what the client does -------------------------------------------------------------
 
-    def send(self, exchange: Exchange, head: bytes, deadline_s: float) -> None:
-        """Send a request; the client is told of its end."""
+    def send(self, exchange: Exchange, now_s: float, until_s: float) -> None:
+        """Send a request that has to be answered at ``until_s``; the client is told of its end."""
         transport, body = self._transport, exchange.body
         assert transport is not None, "the client has connected"
-        self.exchange, self.deadline_s = exchange, deadline_s
-        if len(body) < 65_536:
-            transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        self.exchange, self._until_s = exchange, until_s
+        self._deadline_s = min(until_s, now_s + self._read_s) if self._read_s else until_s
+        if body is None:
+            transport.write(exchange.head)
+        elif len(body) < 65_536:
+            transport.write(b"%b%d\r\n\r\n%b" % (exchange.head, len(body), body))
         else:
-            transport.write(b"%b%d\r\n\r\n" % (head, len(body)))
+            transport.write(b"%b%d\r\n\r\n" % (exchange.head, len(body)))
             transport.write(body)
+            self._expect(now_s, len(body))
 
-    def time_out(self) -> None:
-        """The answer takes too long."""
-        self._end(self._owner.too_late)
+    def _expect(self, now_s: float, unsent: int) -> None:
+        """Begin to wait anew: for so much of a request to be taken, or for the next piece of its answer."""
+        self._unsent = unsent
+        wait_s = self._write_s if unsent else self._read_s
+        if wait_s:
+            self._deadline_s = min(self._until_s, now_s + wait_s)
+
+    def check_time(self, now_s: float) -> None:
+        """Give up if what is waited for takes too long."""
+        if self._unsent:
+            assert self._transport is not None, "something was sent"
+            unsent = self._transport.get_write_buffer_size()
+            if unsent != self._unsent:
+                self._expect(now_s, unsent)
+        if now_s < self._deadline_s:
+            return
+        manners = self._manners
+        if self._deadline_s == self._until_s:
+            reason = f"did not answer within {manners.call_ms} ms"
+        elif self._unsent:
+            reason = (
+                f"took nothing of a request for {manners.write_ms} ms, the write time-out of its transport"
+            )
+        else:
+            reason = f"sent nothing for {manners.read_ms} ms, the read time-out of its transport"
+        self._end(lambda exchange: self._owner.timed_out(exchange, reason))
 
     def abort(self) -> None:
         """Close at once; whoever waits for an answer is not told."""
@@ -159,6 +199,8 @@ class Connection(asyncio.Protocol):
             if known is not None and len(data) == end + 4 + known.length:
                 self._finish(exchange, known, data[end + 4 :])
                 return
+        if self._read_s:
+            self._expect(asyncio.get_running_loop().time(), self._unsent)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -193,6 +235,7 @@ class Connection(asyncio.Protocol):
             self._content_type,
             self._retry_after,
             self._encoding,
+            self._location,
             self._offers_batches,
             self._length,
         )
@@ -245,6 +288,8 @@ class Connection(asyncio.Protocol):
             self._length = int(value)
         elif name == b"transfer-encoding":
             self._has_end = True
+        elif name == b"location":
+            self._location = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         if not self._has_excess:

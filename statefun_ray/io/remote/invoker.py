@@ -23,14 +23,12 @@ from statefun_ray.core.message import Message
 from statefun_ray.core.metrics import Figure, label
 from statefun_ray.core.state import Table
 from statefun_ray.io.remote.call import Call, Function, Outcome, Service, StrictCall, clock_ms
-from statefun_ray.io.remote.client import Client
 from statefun_ray.io.remote.codec import Egresses
 from statefun_ray.io.remote.errors import BadAnswer
+from statefun_ray.io.remote.http_client import HttpClient
 from statefun_ray.io.remote.metrics import ENDPOINT_FIGURES, FUNCTION_FIGURES, figures_of, total
-from statefun_ray.io.remote.okhttp_client import OkHttpClient
 from statefun_ray.io.remote.target import BadUrl, Target, target_of
-from statefun_ray.io.remote.thin_client import ThinClient
-from statefun_ray.module.model import FUNCTION_NAME, AsyncTransport, Endpoint, Module, Transport
+from statefun_ray.module.model import FUNCTION_NAME, Endpoint, Module
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +52,6 @@ class Core(Protocol):
         """Batches have ended; `RemoteInvoker.take_outcomes` has them. Called once until they are taken."""
 
 
-def _client(transport: Transport) -> Client:
-    return ThinClient(transport) if isinstance(transport, AsyncTransport) else OkHttpClient(transport)
-
-
 class RemoteInvoker:
     """Runs the functions of all endpoints of a module, in one worker."""
 
@@ -71,7 +65,7 @@ class RemoteInvoker:
         """
         self._module = module
         self._egresses = egresses
-        self._clients = {endpoint.functions: _client(endpoint.transport) for endpoint in module.endpoints}
+        self._clients = {endpoint.functions: HttpClient(endpoint.transport) for endpoint in module.endpoints}
         self._endpoints: dict[str, Service] = {}
         """By lane."""
         self._functions: dict[str, Function] = {}

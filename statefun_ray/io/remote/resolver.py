@@ -14,22 +14,18 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-
 THREADS_MAX: Final = 16
 """Names of one endpoint whose look-ups may hang before others wait: mostly it has just one."""
 
 
-class Resolver(AbstractResolver):
+class Resolver:
     """Host names to addresses."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS_MAX, "names")
-        self._running: dict[tuple[str, int], asyncio.Future[list[Any]]] = {}
+        self._running: dict[str, asyncio.Future[list[Any]]] = {}
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
+    async def resolve(self, host: str) -> list[str]:
         """Return the addresses of a host, in the order in which to try them.
 
         Raises:
@@ -37,26 +33,24 @@ class Resolver(AbstractResolver):
             UnicodeError: it can be no name.
         """
         if _is_numeric(host):
-            return [_result(host, host, port, family, 0)]
-        infos = await asyncio.shield(self._look_up(host, family))
-        return [_result(host, _numeric(address), port, kind, proto) for kind, _, proto, _, address in infos]
+            return [host]
+        return [_numeric(address) for *_, address in await asyncio.shield(self._look_up(host))]
 
-    def _look_up(self, host: str, family: int) -> asyncio.Future[list[Any]]:
-        name = host, family
-        running = self._running.get(name)
+    def _look_up(self, host: str) -> asyncio.Future[list[Any]]:
+        running = self._running.get(host)
         if running is None:
-            running = self._running[name] = asyncio.get_running_loop().run_in_executor(
-                self._threads, partial(socket.getaddrinfo, host, 0, family, socket.SOCK_STREAM)
+            running = self._running[host] = asyncio.get_running_loop().run_in_executor(
+                self._threads, partial(socket.getaddrinfo, host, 0, socket.AF_UNSPEC, socket.SOCK_STREAM)
             )
-            running.add_done_callback(lambda done: self._ended(name, done))
+            running.add_done_callback(lambda done: self._ended(host, done))
         return running
 
-    def _ended(self, name: tuple[str, int], done: asyncio.Future[list[Any]]) -> None:
-        del self._running[name]
+    def _ended(self, host: str, done: asyncio.Future[list[Any]]) -> None:
+        del self._running[host]
         if not done.cancelled():
             done.exception()  # perhaps nobody waits for it any more
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Look up nothing more; what hangs is left alone."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -74,8 +68,3 @@ def _numeric(address: tuple[Any, ...]) -> str:
     host = str(address[0])
     scope = address[3] if len(address) > 3 else 0
     return f"{host}%{scope}" if scope and "%" not in host else host
-
-
-def _result(name: str, host: str, port: int, family: int, proto: int) -> ResolveResult:
-    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    return ResolveResult(hostname=name, host=host, port=port, family=family, proto=proto, flags=flags)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from statefun_ray.module.model import AsyncTransport, Endpoint
 
@@ -29,23 +29,22 @@ class Target:
     """One URL of a service."""
 
     url: str
-    """As in the module, with the function's name."""
+    """As in the module, with the function's name; for people."""
     scheme: str
     """http or https."""
     host: str
     """Without brackets; ``localhost`` for a Unix socket."""
     port: int
     path: str
-    """With query and fragment, as it stands in the request line."""
+    """As it stands in the request line, with the query."""
     socket: str = ""
     """Path of a Unix socket, if it is reached by one."""
+    peer: tuple[str, str, int, str] = field(init=False, compare=False, repr=False)
+    """Scheme, host and port, or the socket: requests to one peer share connections."""
 
-    @property
-    def origin(self) -> str:
-        """What serves it, for people: requests of one origin share connections."""
-        if self.socket:
-            return f"{self.scheme}+unix://{self.socket}"
-        return f"{self.scheme}://{self.authority}"
+    def __post_init__(self) -> None:
+        peer = ("", "", 0, self.socket) if self.socket else (self.scheme, self.host, self.port, "")
+        object.__setattr__(self, "peer", peer)  # made once, as each request asks for it
 
     @property
     def authority(self) -> str:
@@ -71,6 +70,40 @@ def target_of(endpoint: Endpoint, function_type: str) -> Target:
         if isinstance(endpoint.transport, AsyncTransport):
             raise BadUrl(url, "is of a Unix socket, which takes transport io.statefun.transports.v1/okhttp")
         return _unix_target(url)
+    target, fragment = _web_target(url)
+    if fragment and isinstance(endpoint.transport, AsyncTransport):
+        target = replace(target, path=f"{target.path}#{fragment}")  # StateFun's sends it along
+    return target
+
+
+def redirected(target: Target, location: str) -> Target:
+    """Return where a redirect leads; from a Unix socket nowhere but to the same one.
+
+    Args:
+        target: what was asked.
+        location: value of the header, which may be relative.
+
+    Raises:
+        BadUrl: it leads to no place that is spoken to here.
+    """
+    # As browsers do, and OkHttp: what no URL may hold is encoded. It came as bytes, one a character.
+    location = _ILLEGAL.sub(lambda illegal: f"%{ord(illegal[0]):02X}", location.strip())
+    try:
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        port = "" if target.port == _DEFAULT_PORTS[target.scheme] else f":{target.port}"
+        url = urljoin(f"{target.scheme}://{host}{port}{target.path}", location)
+    except ValueError as error:
+        raise BadUrl(location, f"is not valid: {error}") from None
+    found, _ = _web_target(url)
+    if not target.socket:
+        return found
+    if found.scheme != target.scheme:
+        raise BadUrl(url, "asks for TLS over a Unix socket, which is not spoken here")
+    return replace(found, socket=target.socket)
+
+
+def _web_target(url: str) -> tuple[Target, str]:
+    """Return the target of a URL of http or https, without its fragment, and that."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -79,8 +112,8 @@ def target_of(endpoint: Endpoint, function_type: str) -> Target:
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise BadUrl(url, "must begin with http:// or https:// and a host")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    path += f"#{parts.fragment}" if parts.fragment else ""
-    return Target(url, parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme], path)
+    port = port or _DEFAULT_PORTS[parts.scheme]
+    return Target(url, parts.scheme, parts.hostname, port, path), parts.fragment
 
 
 def _unix_target(url: str) -> Target:

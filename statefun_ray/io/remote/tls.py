@@ -5,17 +5,17 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from statefun_ray.module.model import AsyncTransport
+from statefun_ray.module.model import AsyncTransport, Transport
 from statefun_sdk.errors import UserValueError
 
 
-def tls_context(transport: AsyncTransport) -> ssl.SSLContext | None:
-    """Return how to speak TLS; None where the transport says nothing of it.
+def tls_context(transport: Transport) -> ssl.SSLContext | None:
+    """Return how to speak TLS; None where the transport says nothing of it, as okhttp never does.
 
     Raises:
         UserValueError: a certificate or key cannot be read.
     """
-    if not (transport.trust_cacerts or transport.client_cert):
+    if not isinstance(transport, AsyncTransport) or not (transport.trust_cacerts or transport.client_cert):
         return None
     try:
         context = ssl.create_default_context(cafile=_path(transport.trust_cacerts) or None)

@@ -1,10 +1,10 @@
-"""A request that a test waits for, whatever client makes it."""
+"""A request that a test waits for."""
 
 from __future__ import annotations
 
 import asyncio
 
-from statefun_ray.io.remote.client import Client
+from statefun_ray.io.remote.http_client import HttpClient
 from statefun_ray.io.remote.target import Target
 
 
@@ -32,7 +32,7 @@ class Posted:
         return await self._done
 
 
-async def post(client: Client, target: Target, body: bytes, function_type: str = "") -> bytes:
+async def post(client: HttpClient, target: Target, body: bytes, function_type: str = "") -> bytes:
     """Make one request and wait for its answer."""
     posted = Posted(target, body, function_type)
     client.start(posted)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from statefun_ray.io.remote.target import BadUrl, target_of
+from statefun_ray.io.remote.target import BadUrl, redirected, target_of
 from statefun_ray.module.model import AsyncTransport, Endpoint, OkHttpTransport
 
 
@@ -13,18 +15,22 @@ def endpoint(url: str, *, okhttp: bool = False) -> Endpoint:
 
 
 @pytest.mark.parametrize(
-    ("template", "origin", "path", "authority"),
+    ("template", "peer", "path", "authority"),
     [
-        ("http://h:8000/statefun", "http://h:8000", "/statefun", "h:8000"),
-        ("http://h", "http://h", "/", "h"),
-        ("https://h/a?b=c#d", "https://h", "/a?b=c#d", "h"),
-        ("http://{function.name}.svc:81/{function.name}", "http://f.svc:81", "/f", "f.svc:81"),
-        ("http://[::1]:9/x", "http://[::1]:9", "/x", "[::1]:9"),
+        ("http://h:8000/statefun", ("http", "h", 8000, ""), "/statefun", "h:8000"),
+        ("http://h", ("http", "h", 80, ""), "/", "h"),
+        ("https://h/a?b=c#d", ("https", "h", 443, ""), "/a?b=c#d", "h"),
+        ("http://{function.name}.svc:81/{function.name}", ("http", "f.svc", 81, ""), "/f", "f.svc:81"),
+        ("http://[::1]:9/x", ("http", "::1", 9, ""), "/x", "[::1]:9"),
     ],
 )
-def test_urls(template: str, origin: str, path: str, authority: str) -> None:
+def test_urls(template: str, peer: tuple[str, str, int, str], path: str, authority: str) -> None:
     target = target_of(endpoint(template), "ns/f")
-    assert (target.origin, target.path, target.authority, target.socket) == (origin, path, authority, "")
+    assert (target.peer, target.path, target.authority) == (peer, path, authority)
+
+
+def test_okhttp_does_not_send_what_stands_behind_the_path_for_readers_only() -> None:
+    assert target_of(endpoint("https://h/a?b=c#d", okhttp=True), "ns/f").path == "/a?b=c"
 
 
 @pytest.mark.parametrize(
@@ -37,7 +43,7 @@ def test_urls(template: str, origin: str, path: str, authority: str) -> None:
 def test_unix_sockets_have_their_slashes_encoded(template: str, socket: str, path: str) -> None:
     target = target_of(endpoint(template, okhttp=True), "ns/f")
     assert (target.socket, target.path) == (socket, path)
-    assert target.origin == f"{target.scheme}+unix://{socket}"
+    assert target.peer == ("", "", 0, socket)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +67,20 @@ def test_what_is_no_url(template: str, okhttp: bool, problem: str) -> None:
 def test_a_function_whose_name_no_url_can_hold() -> None:
     with pytest.raises(BadUrl, match="'ü'"):
         target_of(endpoint("http://h/{function.name}"), "ns/grün")
+
+
+@pytest.mark.parametrize(
+    ("url", "location", "to"),
+    [
+        ("http://h:8000/a/b", "c", "http://h:8000/a/c"),
+        ("http://h:443/a", "/b", "http://h:443/b"),
+        ("https://h/a?b", "?c", "https://h/a?c"),
+        ("http://[::1]:9/x", " y ", "http://[::1]:9/y"),
+        ("http://h/a", "HTTPS://user:word@Other/", "https://user:word@Other/"),
+        ("http://h/a", "//other:81", "http://other:81"),
+        ("http://h/a", "/\\other/{x}", "http://h/%5Cother/%7Bx%7D"),
+    ],
+)
+def test_where_a_redirect_leads(url: str, location: str, to: str) -> None:
+    target = redirected(target_of(endpoint(url), "ns/f"), location)
+    assert target == replace(target_of(endpoint(to), "ns/f"), url=target.url)

@@ -1,4 +1,4 @@
-"""What a client of services is: it makes requests, and calls back. No I/O.
+"""A request to a service, as whoever makes it sees it. No I/O.
 
 One request is one attempt. Trying again is the core's: it knows the batch, its address and how
 long it has failed. Only a kept connection that turns out to be closed is replaced by the client,
@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from statefun_ray.io.remote.errors import BadAnswer
 from statefun_ray.io.remote.target import Target
 
 
 class Request(Protocol):
-    """One request, and who is called back at its end: once, and not before `Client.start` has returned."""
+    """One request, and who is called back at its end: once, and not before `HttpClient.start` has returned."""
 
     target: Target
     """Where to."""
@@ -35,20 +34,3 @@ class Request(Protocol):
         no answer within the time of the transport. ``BadAnswer``: one that is no success. Anything
         else is a bug.
         """
-
-
-class Client(Protocol):
-    """Makes requests to one service."""
-
-    def start(self, request: Request) -> None:
-        """Make a request."""
-
-    async def close(self) -> None:
-        """Close all connections; requests that are not answered yet are forgotten."""
-
-
-def too_large(target: Target, bytes_max: int) -> BadAnswer:
-    """Return what is said of an answer that is larger than the transport allows."""
-    return BadAnswer(
-        f"{target.url} answered more than {bytes_max} bytes; answer less, or raise payload_max_bytes of its transport"
-    )

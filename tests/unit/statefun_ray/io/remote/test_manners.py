@@ -1,14 +1,14 @@
-"""What a transport says is done: certificates, Unix sockets, redirects, compression."""
+"""What a transport says is done: certificates, Unix sockets, time-outs, kept connections."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import gzip
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,14 +18,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from statefun_ray.io.remote import okhttp_client
-from statefun_ray.io.remote.errors import BadAnswer, CallTimedOut, ServiceUnavailable
-from statefun_ray.io.remote.okhttp_client import OkHttpClient
+from statefun_ray.io.remote import manners
+from statefun_ray.io.remote.errors import CallTimedOut, ServiceUnavailable
+from statefun_ray.io.remote.http_client import HttpClient
 from statefun_ray.io.remote.target import target_of
-from statefun_ray.io.remote.thin_client import ThinClient
 from statefun_ray.module.model import AsyncTransport, Endpoint, OkHttpTransport, Transport
 from statefun_sdk.errors import UserValueError
 from tests.unit.statefun_ray.io.remote.posting import post
+from tests.unit.statefun_ray.io.remote.raw_server import ok
+from tests.unit.statefun_ray.io.remote.raw_server import served as served_raw
 
 OCTETS = "application/octet-stream"
 PASSWORD = b"secret\n"
@@ -38,14 +39,8 @@ async def served(*, tls: ssl.SSLContext | None = None, socket: Path | None = Non
 
     async def answer(request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        if request.path == "/moved":
-            raise web.HTTPTemporaryRedirect("/fn")
         if request.path == "/slow":
             await asyncio.sleep(1)
-        if request.path == "/zipped":
-            return web.Response(
-                body=gzip.compress(body), headers={"content-encoding": "gzip"}, content_type=OCTETS
-            )
         return web.Response(body=body + request.raw_path.encode(), content_type=OCTETS)
 
     application = web.Application()
@@ -64,7 +59,7 @@ async def served(*, tls: ssl.SSLContext | None = None, socket: Path | None = Non
 
 
 async def posted(url: str, transport: Transport, body: bytes = b"x") -> bytes:
-    client = ThinClient(transport) if isinstance(transport, AsyncTransport) else OkHttpClient(transport)
+    client = HttpClient(transport)
     try:
         return await post(client, target_of(Endpoint("ns/*", url, transport=transport), "ns/f"), body)
     finally:
@@ -158,7 +153,7 @@ async def test_requests_over_tls_share_a_connection_and_may_be_large(certificate
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=certificates.of_service(mutual=False)).start()
     [(_, port)] = runner.addresses
     transport = AsyncTransport(trust_cacerts=str(certificates.authority))
-    client = ThinClient(transport)
+    client = HttpClient(transport)
     target = target_of(Endpoint("ns/*", f"https://127.0.0.1:{port}/", transport=transport), "ns/f")
     for size in (1, 100, 3_000_000, 5):
         assert await post(client, target, b"x" * size) == b"x" * size
@@ -184,10 +179,10 @@ async def test_a_client_shows_its_certificate_with_a_key_behind_a_password(
 
 def test_certificates_that_cannot_be_read(certificates: Certificates) -> None:
     with pytest.raises(UserValueError, match="trust_cacerts '/not/there'"):
-        ThinClient(AsyncTransport(trust_cacerts="/not/there"))
+        HttpClient(AsyncTransport(trust_cacerts="/not/there"))
     certificates.password.write_bytes(b"wrong")
     with pytest.raises(UserValueError, match="certificates"):
-        ThinClient(
+        HttpClient(
             AsyncTransport(
                 client_cert=str(certificates.certificate),
                 client_key=str(certificates.locked_key),
@@ -204,11 +199,14 @@ async def test_a_unix_socket_gets_its_path_as_one_segment(tmp_path: Path) -> Non
         await posted(f"http+unix://{tmp_path}/gone.sock/x", OkHttpTransport())
 
 
-async def test_okhttp_follows_redirects_and_async_does_not() -> None:
-    async with served() as url:
-        assert await posted(url + "/moved", OkHttpTransport()) == b"x/fn"
-        with pytest.raises(BadAnswer, match="answered 307"):
-            await posted(url + "/moved", AsyncTransport())
+async def test_connections_to_a_unix_socket_are_kept(tmp_path: Path) -> None:
+    client = HttpClient(OkHttpTransport())
+    async with served_raw(ok(b"a"), socket=tmp_path / "f.sock") as server:
+        for _ in range(3):
+            assert await post(client, server.target, b"x") == b"a"
+        assert server.connections == 1
+        assert b"\r\nHost: localhost\r\n" in server.requests[0]
+    await client.close()
 
 
 async def test_okhttp_waits_for_a_byte_no_longer_than_it_may() -> None:
@@ -219,9 +217,87 @@ async def test_okhttp_waits_for_a_byte_no_longer_than_it_may() -> None:
             await posted(url + "/slow", OkHttpTransport(call_ms=60))
 
 
-async def test_compressed_answers_count_as_what_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with served() as url:
-        assert await posted(url + "/zipped", OkHttpTransport(), b"abc") == b"abc"
-        monkeypatch.setattr(okhttp_client, "ANSWER_BYTES_MAX", 1_000)
-        with pytest.raises(BadAnswer, match="more than 1000 bytes"):
-            await posted(url + "/zipped", OkHttpTransport(), b"x" * 100_000)
+LENIENT = OkHttpTransport(call_ms=5_000, connect_ms=5_000, read_ms=5_000, write_ms=5_000)
+
+
+async def test_okhttp_gives_up_an_answer_that_pauses_for_longer_than_read() -> None:
+    async with served_raw(ok(b"x" * 100), pause_s=0.2) as server:
+        with pytest.raises(CallTimedOut, match="sent nothing for 50 ms, the read time-out"):
+            await posted(server.url + "/fn", replace(LENIENT, read_ms=50))
+
+
+@pytest.mark.slow
+async def test_okhttp_takes_an_answer_that_drips_for_longer_than_read_and_no_longer_than_call() -> None:
+    async with served_raw(ok(b"x" * 100), pause_s=0.02) as server:
+        assert await posted(server.url + "/fn", replace(LENIENT, read_ms=200)) == b"x" * 100
+        with pytest.raises(CallTimedOut, match="did not answer within 300 ms"):
+            await posted(server.url + "/fn", replace(LENIENT, read_ms=200, call_ms=300))
+
+
+@asynccontextmanager
+async def reading(bytes_each: int, pause_s: float) -> AsyncIterator[str]:
+    """Read requests so slowly, and answer one that has been read; yield the URL."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            left = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            while left:
+                await asyncio.sleep(pause_s)
+                left -= len(await reader.readexactly(min(left, bytes_each)))
+            writer.write(ok(b"a"))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # it was given up
+        writer.close()
+
+    listening = await asyncio.start_server(talk, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/fn"
+    listening.close()
+    for writer in writers:
+        writer.close()
+    await asyncio.sleep(0)
+
+
+LARGE = b"x" * 20_000_000
+
+
+async def test_okhttp_gives_up_a_request_of_which_nothing_is_taken_for_longer_than_write() -> None:
+    async with reading(100, pause_s=1) as url:
+        with pytest.raises(CallTimedOut, match="took nothing of a request for 60 ms, the write time-out"):
+            await posted(url, replace(LENIENT, write_ms=60), LARGE)
+
+
+@pytest.mark.slow
+async def test_a_request_that_is_taken_slowly_runs_into_neither_write_nor_read() -> None:
+    async with reading(500_000, pause_s=0.01) as url:
+        assert await posted(url, replace(LENIENT, read_ms=200, write_ms=200), LARGE) == b"a"
+
+
+@pytest.mark.slow
+async def test_okhttp_keeps_connections_by_when_they_were_last_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manners, "OKHTTP_IDLE_MS", 300)
+    client = HttpClient(OkHttpTransport())
+    async with served_raw(ok(b"a")) as server:
+        for _ in range(5):
+            await post(client, server.target, b"x")
+            await asyncio.sleep(0.1)
+        assert server.connections == 1
+        await asyncio.sleep(0.3)
+        await post(client, server.target, b"x")
+        assert server.connections == 2
+    await client.close()
+
+
+@pytest.mark.slow
+async def test_connections_that_are_no_longer_needed_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manners, "OKHTTP_IDLE_MS", 100)
+    client = HttpClient(OkHttpTransport())
+    async with served_raw(ok(b"a"), wait_s=0.01) as server:
+        await asyncio.gather(*(post(client, server.target, b"x") for _ in range(5)))
+        assert server.open == 5
+        while server.open > 1:
+            await post(client, server.target, b"x")
+        assert server.connections == 5
+    await client.close()
