@@ -9,7 +9,7 @@ SEEDS ?= 2000
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help smoke setup demo test lint format unit simulate simulate-coverage mutants cluster long bench lock clean
+.PHONY: help smoke setup demo test lint format unit simulate simulate-coverage mutants cluster long java-go bench lock clean
 
 help: ## what can be run
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,13 @@ cluster: setup ## the tests that start a real Ray cluster
 
 long: setup ## on Ray, too long for every run: the Kubernetes example's runtime, the smoke suite embedded
 	@$(BIN)/python -m pytest -q -m long
+
+java-go: setup ## Apache's Java and Go SDKs too: make java-go STATEFUN_SOURCE=a checkout of their sources
+	@test -d "$(STATEFUN_SOURCE)/statefun-sdk-java" -a -d "$(STATEFUN_SOURCE)/statefun-sdk-go" || { \
+		echo "STATEFUN_SOURCE='$(STATEFUN_SOURCE)' is no checkout of apache/flink-statefun (3.3.0):" \
+			"it needs statefun-sdk-java and statefun-sdk-go; see docs/conformance.md" >&2; exit 2; }
+	@$(BIN)/python -m pytest -q tests/parts/test_services.py tests/conformance tests/smoke
+	@$(BIN)/python -m tests.smoke --interpreter java --interpreter go
 
 bench: setup ## ratios against ceilings measured in the same run
 	@$(BIN)/python -m benchmarks

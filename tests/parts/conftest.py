@@ -6,13 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts.environments import APACHE, FORK, JS, node_with, python_with
+from tests.parts.environments import (
+    APACHE,
+    FORK,
+    JS,
+    go_with,
+    java_with,
+    node_with,
+    python_with,
+    source_checkout,
+)
 from tests.parts.processes import ServiceProcess
 
 SERVICES = Path(__file__).parent / "services"
 
-KINDS = ("ours", "apache", "fork", "js")
-"""Our SDK, Apache's Python SDK, its maintained fork, Apache's JavaScript SDK."""
+KINDS = ("ours", "apache", "fork", "js", *(("java", "go") if source_checkout() else ()))
+"""Our SDK, Apache's Python SDK, its maintained fork, Apache's JavaScript SDK; Apache's Java and Go SDKs where
+their sources are."""
 
 
 def service_of(kind: str, log: Path) -> ServiceProcess:
@@ -25,6 +35,10 @@ def service_of(kind: str, log: Path) -> ServiceProcess:
         return ServiceProcess(
             [str(node), str(SERVICES / "official.js")], log, env={"NODE_PATH": str(folder / "node_modules")}
         )
+    if kind == "java":
+        return ServiceProcess(java_with(SERVICES / "java" / "Services.java"), log)
+    if kind == "go":
+        return ServiceProcess(go_with(SERVICES / "go" / "services.go"), log)
     python = python_with(*(APACHE if kind == "apache" else FORK))
     return ServiceProcess([str(python), str(SERVICES / "official.py")], log)
 

@@ -25,6 +25,14 @@ FORK = ("flink-statefun==3.5.0", "protobuf==6.33.1", "aiohttp==3.13.2")
 
 JS = {"apache-flink-statefun": "3.3.0", "google-protobuf": "3.21.4"}
 
+SOURCE = "STATEFUN_SOURCE"
+"""Names a checkout of Apache's repository (flink-statefun, 3.3.0), for the Java and Go SDKs: neither is in a
+registry that every machine of ours reaches. Debian has what else they take: openjdk-17-jdk-headless,
+protobuf-compiler, libprotobuf-java and libgoogle-gson-java; golang-go and golang-google-protobuf-dev."""
+
+JAVA_LIBRARIES = Path("/usr/share/java/protobuf.jar"), Path("/usr/share/java/gson.jar")
+GO_LIBRARIES = Path("/usr/share/gocode/src/google.golang.org/protobuf")
+
 INSTALL_S = 240
 
 
@@ -67,6 +75,57 @@ def node_with(packages: dict[str, str]) -> tuple[Path, Path]:
     return Path(node), folder
 
 
+def source_checkout() -> Path | None:
+    """Return the checkout of Apache's repository, None without one."""
+    source = os.environ.get(SOURCE)
+    return Path(source).resolve() if source else None
+
+
+def java_with(service: Path) -> list[str]:
+    """Return a command that runs a Java file with Apache's SDK, built from its sources.
+
+    Their build moves protobuf into a package of the SDK's own; here the code names it where it is.
+    """
+    source = source_checkout()
+    assert source is not None, f"{SOURCE} is not set"
+    for library in JAVA_LIBRARIES:
+        assert library.exists(), f"{library} is missing: apt-get install libprotobuf-java libgoogle-gson-java"
+    libraries = ":".join(map(str, JAVA_LIBRARIES))
+    shaded = "org/apache/flink/statefun/sdk/shaded"
+    sdk = source / "statefun-sdk-java/src/main/java"
+    protobuf = source / "statefun-shaded/statefun-protobuf-shaded/src/main/java" / shaded
+    protos = source / "statefun-sdk-protos/src/main/protobuf"
+    folder = _folder("java", str(source), service.read_text())
+    with _made_once(folder) as is_made:
+        if not is_made:
+            for root in (sdk, protobuf):
+                for file in root.rglob("*.java"):
+                    copy = folder / "source" / file.relative_to(root)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    copy.write_text(file.read_text().replace(shaded.replace("/", ".") + ".", ""))
+            generated = [str(file) for file in protos.rglob("*.proto")]
+            _run(["protoc", f"-I{protos}", f"--java_out={folder / 'source'}", *generated])
+            sources = [str(file) for file in (folder / "source").rglob("*.java")]
+            classes = ["-d", str(folder / "classes"), "-cp", libraries]
+            _run(["javac", "-nowarn", *classes, *sources, str(service)])
+    return ["java", "-cp", f"{folder / 'classes'}:{libraries}", service.stem]
+
+
+def go_with(service: Path) -> list[str]:
+    """Return a command that runs a Go file with Apache's SDK, built from its sources."""
+    source = source_checkout()
+    assert source is not None, f"{SOURCE} is not set"
+    assert GO_LIBRARIES.exists(), f"{GO_LIBRARIES} is missing: apt-get install golang-google-protobuf-dev"
+    folder = _folder("go", str(source), service.read_text())
+    with _made_once(folder) as is_made:
+        if not is_made:
+            package = folder / "src/github.com/apache/flink-statefun/statefun-sdk-go"
+            shutil.copytree(source / "statefun-sdk-go", package)
+            paths = {"GOPATH": f"{folder}:{GO_LIBRARIES.parents[2]}", "GO111MODULE": "off", "GOFLAGS": ""}
+            _run(["go", "build", "-o", str(folder / service.stem), str(service)], paths)
+    return [str(folder / service.stem)]
+
+
 def _folder(kind: str, *wanted: str) -> Path:
     digest = hashlib.sha256("\n".join([sys.version, *wanted]).encode()).hexdigest()[:12]
     return cache_folder() / f"{kind}-{digest}"
@@ -87,6 +146,13 @@ def _made_once(folder: Path) -> Iterator[bool]:
         done.touch()
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S, check=False)
+def _run(command: list[str], env: dict[str, str] | None = None) -> None:
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_S,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )
     assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stdout[-1500:]}{done.stderr[-1500:]}"

@@ -20,7 +20,15 @@ from typing import Any, Final, Protocol
 from statefun_ray.io.client import HttpClient, RequestFailed
 from statefun_ray.io.egress_file import read_egress
 from statefun_ray.module.model import Endpoint, FileEgress, Module
-from tests.parts.environments import APACHE, JS, node_with, python_with
+from tests.parts.environments import (
+    APACHE,
+    JS,
+    go_with,
+    java_with,
+    node_with,
+    python_with,
+    source_checkout,
+)
 from tests.parts.processes import ServiceProcess
 from tests.smoke.commands import (
     DISCARD_EGRESS,
@@ -34,7 +42,13 @@ from tests.smoke.commands import (
 )
 
 SERVICES: Final = Path(__file__).parent / "services"
-INTERPRETERS: Final = ("embedded", "ours", "official", "js")
+INTERPRETERS: Final = (
+    "embedded",
+    "ours",
+    "official",
+    "js",
+    *(("java", "go") if source_checkout() else ()),
+)
 CHUNK: Final = 100
 REPEATED_SHARE: Final = 0.1
 """Of requests that are sent twice with the same number, though they were answered."""
@@ -97,6 +111,10 @@ def service_of(interpreter: str, log: Path) -> Iterator[ServiceProcess | None]:
         node, folder = node_with(JS)
         env = {"NODE_PATH": str(folder / "node_modules")}
         service = ServiceProcess([str(node), str(SERVICES / "interpreter.js")], log, env=env)
+    elif interpreter == "java":
+        service = ServiceProcess(java_with(SERVICES / "java" / "Interpreter.java"), log)
+    elif interpreter == "go":
+        service = ServiceProcess(go_with(SERVICES / "go" / "interpreter.go"), log)
     elif interpreter == "official":
         service = ServiceProcess([str(python_with(*APACHE)), str(SERVICES / "official.py")], log)
     else:

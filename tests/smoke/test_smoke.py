@@ -95,7 +95,7 @@ def test_a_kind_of_command_that_is_not_supported_is_never_made() -> None:
         (["--messageCount", "0"], "message_count is 0; it must be 1 or more"),
         (["--sendPr", "-1"], "send_pr is -1.0; a weight is 0 or more"),
         (["--asyncOpSupported", "maybe"], "'maybe' is neither true nor false"),
-        (["--interpreter", "java"], "invalid choice"),
+        (["--interpreter", "cobol"], "invalid choice"),
     ],
 )
 def test_the_long_run_refuses_what_shows_nothing(
