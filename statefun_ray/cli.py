@@ -609,6 +609,8 @@ def _print_status(status: dict[str, Any]) -> None:
     from statefun_ray.cluster.deployment import summary_of
 
     print(f"{status['name']} at {status['url']}")
+    for side, url in status.get("playground", {}).items():
+        print(f"playground {side} at {url}")
     print(summary_of(status))
     print(f"snapshots in {status['storage']}")
     if status.get("last_error"):

@@ -137,6 +137,22 @@ def test_status_shows_what_a_worker_waits_for_if_it_does(
     assert "trouble" not in text
 
 
+def test_status_says_where_the_playground_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = {
+        "name": "shop",
+        "url": "http://here",
+        "playground": {"egress": "http://there"},
+        "storage": "file:///x",
+        "phase": "running",
+        "generation": 1,
+        "processes": [],
+    }
+    monkeypatch.setattr(operate, "status", lambda *_: status)
+    assert said(capsys, "status", "shop").splitlines()[1] == "playground egress at http://there"
+
+
 def test_status_names_where_functions_fail_and_when_they_are_tried_again(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
