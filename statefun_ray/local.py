@@ -38,6 +38,7 @@ from statefun_ray.io.egress import DEFAULT_SINK_PREFIX
 from statefun_ray.io.egress_file import PublishedRow, read_egress
 from statefun_ray.io.ingress_host import IngressHost, IngressHostConfig
 from statefun_ray.io.invoke_local import describe_functions
+from statefun_ray.io.ports import choose_ports
 from statefun_ray.io.task_spawner import LocalSpawner, TaskSpawner
 from statefun_ray.io.worker_host import WorkerHost, WorkerHostConfig
 from statefun_ray.module.model import NO_MODULE, Module
@@ -98,7 +99,7 @@ class LocalApplication:
             log_dir: directory of accepted events; temporary likewise.
             workers: how many, 1 to ``shard_count``.
             name: of the application, written into its storage.
-            http_host, http_port: where HTTP listens; port 0 takes a free one.
+            http_host, http_port: where HTTP listens; port 0 takes a free one at every start.
             snapshot_interval_s: between periodic snapshots.
             sinks: egress typename -> sink URI; any other egress goes to the storage, see `egress`.
             key_group_count, shard_count: fixed for the life of the storage.
@@ -116,7 +117,8 @@ class LocalApplication:
         chosen = storage if storage is not None else place / "storage"
         self.store = open_store(str(chosen)) if isinstance(chosen, str | Path) else chosen
         self._log_dir = str(log_dir if log_dir is not None else place / "log")
-        self._http = (http_host, http_port)
+        self._http_host, self._http_port = http_host, http_port
+        self._http_port_now, self._module_now = http_port, module
         self._sinks = dict(sinks or {})
         self._key_group_count = key_group_count
         self._shard_count = shard_count
@@ -149,6 +151,7 @@ class LocalApplication:
                 target=self._loop.run_forever, name=f"{self.name}-loop", daemon=True
             )
             self._thread.start()
+        self._http_port_now, self._module_now = choose_ports(self._http_host, self._http_port, self.module)
         self._start_ingress()
         self._start_coordinator()
         self._wait(lambda: self.status()["phase"] == "running", self._start_timeout_s, "running")
@@ -311,7 +314,7 @@ class LocalApplication:
         self._invoke(lambda: spawner.kill(coordinator.generation, worker))
 
     def kill_ingress(self) -> None:
-        """End the ingress as a crash would, and open it again on its log; its URL may change."""
+        """End the ingress as a crash would, and open it again on its log, where clients know it."""
         self._end_ingress()
         self._start_ingress()
         self._tell_logs()
@@ -364,10 +367,10 @@ class LocalApplication:
             IngressHostConfig(
                 app=self.name,
                 log_dir=self._log_dir,
-                http_host=self._http[0],
-                http_port=self._http[1],
+                http_host=self._http_host,
+                http_port=self._http_port_now,
                 key_group_count=self._key_group_count,
-                module=self.module,
+                module=self._module_now,
             ),
             self.functions,
             self.store,

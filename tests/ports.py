@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import socket
 
-PORTS = range(20_000, 32_000)
-"""Below 32,768, where Linux begins with the ports that it gives to outgoing connections."""
+from statefun_ray.io.ports import PORTS
 
 TRIES_MAX = 1_000
 

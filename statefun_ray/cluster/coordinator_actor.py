@@ -91,6 +91,7 @@ class CoordinatorActor:
         return {
             "name": self._deployment.name,
             "url": self._deployment.url,
+            "playground": self._deployment.playground,
             "storage": self._deployment.storage,
             "target": ", ".join(self._deployment.source.targets),
             **status,

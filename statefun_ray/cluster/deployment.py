@@ -61,7 +61,7 @@ class Deployment:
     Attributes:
         name: of the application, in the commit log, in Ray and on the command line.
         source: where its embedded functions are.
-        module: what a module.yaml says beyond them.
+        module: what a module.yaml says beyond them; the playground's ports in it are never 0 either.
         workers: how many.
         worker_cpus: logical CPUs of each, a fraction if you like; a standby reserves the same.
         http_host: interface the ingress listens on.
@@ -130,8 +130,17 @@ class Deployment:
     @property
     def url(self) -> str:
         """Where the HTTP ingress is reached from its own machine."""
+        return self._url_of(self.http_port)
+
+    @property
+    def playground(self) -> dict[str, str]:
+        """Where the playground's ``ingress`` and ``egress`` are reached from there, if it has them."""
+        sides = {"ingress": self.module.playground_ingress, "egress": self.module.playground_egress}
+        return {name: self._url_of(side.port) for name, side in sides.items() if side is not None}
+
+    def _url_of(self, port: int) -> str:
         host = "127.0.0.1" if self.http_host in ("0.0.0.0", "::", "") else self.http_host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.http_port}"
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def coordinator_name(application: str) -> str:

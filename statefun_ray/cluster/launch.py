@@ -9,8 +9,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import random
-import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -44,6 +42,7 @@ from statefun_ray.cluster.errors import (
 )
 from statefun_ray.cluster.ingress_actor import IngressActor
 from statefun_ray.cluster.watch import Watch
+from statefun_ray.io.ports import choose_ports, try_port
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +51,6 @@ READY_S: Final = 90.0
 
 CPUS_FREE_S: Final = 5.0
 """Ray takes a moment to count the CPUs of an application that has just ended as free."""
-
-PORTS: Final = range(20_000, 32_000)
-"""Where a free port is looked for: below those that Linux gives to outgoing connections, from 32,768 on. One of
-these could take the ingress's port before it listens, or while it is restarted."""
-
-PORT_TRIES: Final = 100
 
 
 class Application:
@@ -140,7 +133,7 @@ def start(
     _check_name_is_free_here(deployment.name)
     _check_storage(deployment.storage)
     _check_log_folder(deployment.log_dir)
-    deployment = _with_free_port(deployment)
+    deployment = _with_ports(deployment)
     cluster = _connect(deployment, address, say)
     try:
         application = _deploy(deployment, cluster, allow_open_cluster=allow_open_cluster, say=say)
@@ -291,28 +284,21 @@ def _check_log_folder(folder: str) -> None:
         raise LogFolderUnusable(folder, error.strerror or str(error)) from None
 
 
-def _with_free_port(deployment: Deployment) -> Deployment:
-    """Return ``deployment`` with a port that nobody listens on now.
+def _with_ports(deployment: Deployment) -> Deployment:
+    """Return ``deployment`` with ports that nobody listens on now, wherever they were not chosen.
 
     Raises:
-        PortTaken: somebody does.
+        PortTaken: somebody listens on the one that was.
         AddressUnusable: the address is not of this machine, or the port not for this user.
     """
     host, port = deployment.http_host, deployment.http_port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for candidate in (port,) if port else (*random.sample(PORTS, PORT_TRIES), 0):
-        with socket.socket(family, socket.SOCK_STREAM) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                trial.bind((host, candidate))
-            except OSError as error:
-                is_taken = error.errno == errno.EADDRINUSE
-                if is_taken and candidate != port:
-                    continue
-                wrong = PortTaken if is_taken else AddressUnusable
-                raise wrong(host, port, error.strerror or str(error)) from None
-            return replace(deployment, http_port=trial.getsockname()[1])
-    raise AssertionError("the last candidate is port itself")
+    try:
+        try_port(host, port)
+        port, module = choose_ports(host, port, deployment.module)
+    except OSError as error:
+        wrong = PortTaken if error.errno == errno.EADDRINUSE else AddressUnusable
+        raise wrong(host, port, error.strerror or str(error)) from None
+    return replace(deployment, http_port=port, module=module)
 
 
 def _check_cpus(deployment: Deployment) -> None:

@@ -75,6 +75,8 @@ class Watch:
     def _introduce(self) -> None:
         deployment = self._application.deployment
         self._say(f"{deployment.name} is ready: {deployment.url}")
+        for side, url in deployment.playground.items():
+            self._say(f"  playground {side} {url}")
         self._say(f"  snapshots  {deployment.storage}")
         self._say(f"  ingress log {deployment.log_dir}")
         if self._ends_with_us:

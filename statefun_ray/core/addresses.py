@@ -253,8 +253,7 @@ class Addresses:
             address.lane.ready.append(address)
             self._measure(address)
         else:
-            if address.is_full:
-                self._measure(address)
+            # It is not full: what waits beyond the batch in flight makes it so, and nothing does.
             del self.busy[address.function_type, address.id]
 
     def failed(self, address: BusyAddress, error: str, now_ms: int, retry_deadline_ms: int) -> bool:

@@ -22,8 +22,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from statefun_ray.core.addresses import ERROR_CHARS_MAX
+from statefun_ray.core.counters import Counters
 from statefun_ray.core.message import DEAD_LETTERS, NO_ADDRESS, Message, ordinal_sub
-from statefun_ray.core.snapshots import Counters
 from statefun_ray.core.state import Table
 
 LISTED_MAX: Final = 1_000

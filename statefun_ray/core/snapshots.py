@@ -5,32 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import msgspec
-
 from statefun_checkpoints.model import INFLIGHT, PartDescriptor, Rows
 from statefun_ray.core.control import Ack
 from statefun_ray.core.key_groups import key_group_of
 from statefun_ray.core.message import Message, pack_message
 from statefun_ray.core.state import SLICE_ROWS
-
-
-class Counters(msgspec.Struct):
-    """What this worker did since its generation started; sums of all workers must balance (I10)."""
-
-    admitted: int = 0
-    emitted: int = 0
-    applied: int = 0
-    timers_set: int = 0
-    timers_fired: int = 0
-    timers_replied: int = 0
-    """Of those that fired: replies, which no address receives."""
-    timers_cancelled: int = 0
-    buried: int = 0
-    """Of those applied: messages that became dead letters."""
-    unburied: int = 0
-    """Letters that were redriven or dropped; the others are the rows of ``~dead``."""
-    egress_rows: int = 0
-    replies: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from statefun_ingress import frames
 from statefun_ray.core.addresses import Addresses, BusyAddress, Phase
 from statefun_ray.core.channel import InChannel, OutChannel
 from statefun_ray.core.control import Abort, Committed, Heartbeat, Pulse, ToWorker, Trigger
+from statefun_ray.core.counters import Counters
 from statefun_ray.core.cuts import Cuts, Instant
 from statefun_ray.core.dead_letters import DeadLetters, Rejected, letter_of
 from statefun_ray.core.effects import Die, EgressAcknowledged, Invoke, SendFrame, WorkerEffect
@@ -52,7 +53,6 @@ from statefun_ray.core.metrics import (
     waiting_figures,
 )
 from statefun_ray.core.outbox import Outbox
-from statefun_ray.core.snapshots import Counters
 from statefun_ray.core.splits import Splits
 from statefun_ray.core.state import KeyedStore
 from statefun_ray.core.timers import Timers

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from statefun_ray.module.fields import Field
+from statefun_ray.module.fields import Field, Section
 from statefun_ray.module.model import (
     PLAYGROUND_EGRESS,
     PLAYGROUND_INGRESS,
@@ -25,7 +25,7 @@ def read_playground_ingress(spec: Field, parts: Parts) -> None:
     """Read one ``io.statefun.playground.v1/ingress``."""
     section = spec.section("a mapping with port", ("port",))
     parts.claim("ingress", PLAYGROUND_INGRESS, spec)
-    parts.playground_ingress = PlaygroundIngress(section.integer("port", 0, _PORT, least=0, most=_PORT_MAX))
+    parts.playground_ingress = PlaygroundIngress(_port(section, parts.playground_egress))
 
 
 def read_playground_egress(spec: Field, parts: Parts) -> None:
@@ -35,5 +35,12 @@ def read_playground_egress(spec: Field, parts: Parts) -> None:
     topics = [topic.text("the name of a topic") for topic in section.need("topics", _TOPICS).items(_TOPICS)]
     parts.playground_egress = PlaygroundEgress(
         topics=tuple(dict.fromkeys(topics)),
-        port=section.integer("port", 0, _PORT, least=0, most=_PORT_MAX),
+        port=_port(section, parts.playground_ingress),
     )
+
+
+def _port(section: Section, other: PlaygroundIngress | PlaygroundEgress | None) -> int:
+    port = section.integer("port", 0, _PORT, least=0, most=_PORT_MAX)
+    if port and other is not None and other.port == port:
+        section.need("port", _PORT).error("a port of its own; the other side of the playground has this one")
+    return port

@@ -19,7 +19,7 @@ from statefun_checkpoints.model import Boundary, Entry
 from statefun_checkpoints.store import run_store
 from statefun_checkpoints.store_requests import StoreSteps
 from statefun_ingress.frames import State
-from statefun_ray.core.control import ToCoordinator, ToWorker, encode_control
+from statefun_ray.core.control import Ack, ToCoordinator, ToWorker, encode_control
 from statefun_ray.core.dead_letters import letter_of
 from statefun_ray.core.message import DEAD_LETTERS
 from statefun_ray.testing import epilogue, limits, policy
@@ -122,6 +122,8 @@ class Simulation:
         self.small_limits = limits.choose(self.rng, apart)
         self.first_slot = self.rng.choice([0, 0, 8])
         self._rivals = 0
+        self._acks: dict[tuple[int, int], Ack] = {}
+        """By worker and snapshot, the last one, of whatever generation."""
         self._quiet_since_ms = 0.0
         self._is_settled = False
         self._is_stopping = False
@@ -344,6 +346,13 @@ class Simulation:
         """What a worker of another generation says arrives at the present coordinator."""
         if self.coordinator.core.generation != message.generation:
             self.coordinator.hear(encode_control(message))
+
+    def overtake(self, ack: Ack) -> None:
+        """What a worker of an earlier generation said of this snapshot, long ago, arrives right before."""
+        earlier = self._acks.get((ack.worker, ack.snapshot_id))
+        if earlier is not None and self.is_faulty and self.faults.misdelivered:
+            self.mislead_coordinator(earlier)
+        self._acks[ack.worker, ack.snapshot_id] = ack
 
     def _crash_worker(self) -> None:
         workers = self._current_workers()

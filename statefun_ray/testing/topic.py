@@ -4,21 +4,23 @@ A partition is a list by offset. Some offsets hold nothing, as after a compactio
 expire when no snapshot needs them any more; partitions are added while the application runs. Who
 reads which partition and from where is the workers' business (``source``).
 
-The records are events of the workload like those that come through the ingress. Some can be no
-message: they become dead letters under the place they came from. In a strict application they end
-the generation, until somebody has deployed a module that can read them.
+The records are events of the workload like those that come through the ingress, in some runs for up to
+three functions each. Some can be no message: they become dead letters under the place they came from,
+one for each function. In a strict application they end the generation, until somebody has deployed a
+module that can read them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from statefun_checkpoints.model import Entry
 from statefun_ray.core.dead_letters import Rejected
 from statefun_ray.core.message import Message
 from statefun_ray.core.splits import belongs_to, split_name
-from statefun_ray.testing.workload import COMMANDS, INLINE, NO_MESSAGE, OLD, encode_commands
+from statefun_ray.testing.workload import AWAITING, COMMANDS, INLINE, NO_MESSAGE, OLD, RELAY, encode_commands
 
 if TYPE_CHECKING:
     from statefun_ray.testing.simulator import Simulation
@@ -31,13 +33,16 @@ PARTITIONS_MAX: Final = 5
 LAST_RECORDS: Final = 3
 """Written when the faults are over and the application was started once more."""
 
+TARGETS: Final = (INLINE, AWAITING, RELAY)
+"""Functions that a record may be for."""
+
 
 class Record(NamedTuple):
     """A record of a partition."""
 
-    kind: str
     id: str
-    value: bytes
+    values: dict[str, bytes]
+    """By function type that it is for. They differ, unlike those of a broker, so that each can be counted."""
 
 
 class Topic:
@@ -61,11 +66,14 @@ class Topic:
         self._unreadable: dict[tuple[int, int], int] = {}
         """Partition and offset -> how often it can be no message; -1 for always."""
         self._numbers: dict[tuple[int, str, str], int] = {}
+        # Drawn apart once more: seeds with one target are what they were before there could be more.
+        self.targets_max = Random(simulation.seed ^ 0x7A26E75).choice([1, 1, 2, 3])
+        """Functions that a record is for, at most."""
         self._records_left = apart.randrange(4, 14)
         for _ in range(apart.choice([1, 2, 3])):
             self._add_partition()
             # From before the application; it was told to begin behind them.
-            old = Record(INLINE, OLD, encode_commands({"u": 0, "c": []}))
+            old = Record(OLD, {INLINE: encode_commands({"u": 0, "c": []})})
             self.partitions[-1] += [old] * apart.choice([0, 2])
         self.startup = [len(partition) for partition in self.partitions]
         """Where a first start begins; of partitions that are not in here it begins at the end."""
@@ -107,14 +115,25 @@ class Topic:
         place = number, len(partition)
         if is_unfit:
             self._unreadable[place] = 1 if is_strict else -1
+        count = rng.randint(1, self.targets_max) if self.targets_max > 1 else 1
         if is_unfit and not is_strict:
-            message = simulation.workload.unfit(INLINE, place_name(*place))
-            partition.append(Record(INLINE, "", encode_commands(message)))
+            where = place_name(*place)
+            unfit = {kind: simulation.workload.unfit(kind, where) for kind in TARGETS[:count]}
+            partition.append(Record("", {kind: encode_commands(message) for kind, message in unfit.items()}))
             return
-        kind, id, message = simulation.workload.event()
-        sequence = self._numbers[number, kind, id] = self._numbers.get((number, kind, id), 0) + 1
-        message |= {"s": sequence, "f": f"partition {number}"}
-        partition.append(Record(kind, id, encode_commands(message)))
+        first, id, message = simulation.workload.event()
+        messages = {first: message}
+        for kind in [kind for kind in TARGETS if kind != first][: count - 1]:
+            messages[kind] = simulation.workload.event_for(kind, id)
+        partition.append(Record(id, dict(self._numbered(number, id, messages))))
+
+    def _numbered(
+        self, number: int, id: str, messages: dict[str, dict[str, Any]]
+    ) -> Iterator[tuple[str, bytes]]:
+        for kind, message in messages.items():
+            place = number, kind, id
+            sequence = self._numbers[place] = self._numbers.get(place, 0) + 1
+            yield kind, encode_commands({**message, "s": sequence, "f": f"partition {number}"})
 
     def _grow(self) -> None:
         # Only the application that knows the topic can tell an added partition from one of its beginning.
@@ -151,14 +170,15 @@ class Topic:
             record = self.partitions[number][offset]
             if record is None:
                 continue
-            kind, id, value = record
+            id, values = record
             left = self._unreadable.get((number, offset), 0)
             if left:
                 self._unreadable[number, offset] = left - 1
                 place = place_name(number, offset)
-                rejected.append((kind, place, COMMANDS.typename, value, f"record {place} {NO_MESSAGE}"))
+                why = f"record {place} {NO_MESSAGE}"
+                rejected += [(kind, place, COMMANDS.typename, value, why) for kind, value in values.items()]
             else:
-                messages.append((kind, id, "", "", COMMANDS.typename, value))
+                messages += [(kind, id, "", "", COMMANDS.typename, value) for kind, value in values.items()]
         return messages, rejected
 
     def unread(self, workers: list[SimulatedWorker]) -> list[int]:

@@ -12,6 +12,7 @@ from statefun_checkpoints.participant import ProtocolViolation
 from statefun_checkpoints.store import run_store
 from statefun_ray.core import effects as do
 from statefun_ray.core.control import (
+    Ack,
     Plan,
     Ready,
     Shutdown,
@@ -109,6 +110,8 @@ class SimulatedWorker(Process):
 
     def _tell(self, message: ToCoordinator) -> None:
         self.to_coordinator.send(encode_control(message))
+        if isinstance(message, Ack):
+            self.simulation.overtake(message)
         if self.simulation.is_faulty and self.world.chance(self.simulation.faults.misdelivered):
             # A copy comes late, and to whoever coordinates then.
             delay_ms = self.world.rng.uniform(0, 150)

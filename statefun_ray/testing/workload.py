@@ -129,10 +129,20 @@ class Workload:
             message["c"].append(["reply", self.rng.choice([0, 0, 0, 40])])
         return kind, id, message
 
+    def event_for(self, kind: str, id: str) -> dict[str, Any]:
+        """Return the command message of one event to this address and account for all it causes."""
+        if kind == RELAY:
+            # It has no state to count in, so its target does.
+            return {"u": self._perhaps_flaky(), "c": [self._message(self.depth - 1)]}
+        return self._message_for(kind, id, self.depth)
+
     def _message(self, depth: int) -> tuple[str, str, dict[str, Any]]:
+        kind = AWAITING if self.rng.random() < 0.3 else INLINE
+        id = f"n{self.rng.randrange(self.ids)}"
+        return kind, id, self._message_for(kind, id, depth)
+
+    def _message_for(self, kind: str, id: str, depth: int) -> dict[str, Any]:
         rng = self.rng
-        kind = AWAITING if rng.random() < 0.3 else INLINE
-        id = f"n{rng.randrange(self.ids)}"
         unique = self._account(kind, id)
         commands: list[list[Any]] = []
         if self.poison_share and rng.random() < self.poison_share:
@@ -154,7 +164,7 @@ class Workload:
                 self.egress.append(self.unique())
                 commands.append(["egress", self.egress[-1]])
         self._maybe_flaky(unique)
-        return kind, id, {"u": unique, "c": commands}
+        return {"u": unique, "c": commands}
 
     def poison(self, kind: str, id: str, how: str = "raises", *reasons: str) -> dict[str, Any]:
         """Return the command message of one that fails for good, and account for it.
@@ -190,10 +200,14 @@ class Workload:
             self.attempts[unique] = self.rng.randrange(1, 3)
 
     def _relayed(self, depth: int) -> list[Any]:
-        unique = self.unique()
-        self._maybe_flaky(unique)
+        unique = self._perhaps_flaky()
         nested = [self._message(depth - 1) for _ in range(self.rng.randrange(2))]
         return ["send", RELAY, f"r{self.rng.randrange(self.ids)}", {"u": unique, "c": nested}]
+
+    def _perhaps_flaky(self) -> int:
+        unique = self.unique()
+        self._maybe_flaky(unique)
+        return unique
 
     def _account(self, kind: str, id: str) -> int:
         unique = self.unique()

@@ -14,7 +14,6 @@ from tests.kafka.broker import Broker, noida
 from tests.kafka.test_end_to_end import Topics, differences
 from tests.parts.processes import ServiceProcess
 from tests.parts.test_remote_greeter import EXAMPLE, heard, visit
-from tests.ports import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
@@ -33,24 +32,26 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
         yield started
 
 
-def test_the_playground_speaks_to_a_service_while_workers_are_killed(
+def test_the_playground_speaks_to_a_service_while_processes_are_killed(
     tmp_path: Path, greeter: ServiceProcess
 ) -> None:
-    ingress, egress = free_port(), free_port()
     module = Module(
         endpoints=(Endpoint("example/*", greeter.url),),
-        playground_ingress=PlaygroundIngress(ingress),
-        playground_egress=PlaygroundEgress(("greetings",), egress),
+        playground_ingress=PlaygroundIngress(),
+        playground_egress=PlaygroundEgress(("greetings",)),
     )
     with ClusterApplication(None, tmp_path, module=module, probe="example/person") as app:
+        urls = app.status()["playground"]
         said = []
         for turn in range(4):
-            visit(f"http://127.0.0.1:{ingress}", "Bob")
+            if turn == 3:
+                wait_replaced(app, app.kill("ingress"))
+            visit(urls["ingress"], "Bob")
             if turn == 1:
                 app.kill("worker", 0)
             if turn == 2:
                 greeter.restart()
-            said.append(heard(f"http://127.0.0.1:{egress}", 60))
+            said.append(heard(urls["egress"], 60))
         assert said == [
             "Welcome Bob",
             "Nice to see you again Bob",
@@ -58,6 +59,10 @@ def test_the_playground_speaks_to_a_service_while_workers_are_killed(
             "Nice to see you at the 4-nth time Bob!",
         ]
         assert app.state("example/person", "Bob") == {"visits": 4}
+
+
+def wait_replaced(app: ClusterApplication, pid: int) -> None:
+    app.wait_until(lambda: app.pid("ingress") != pid, what="the ingress is back")
 
 
 def test_kafka_in_and_out_exactly_once_while_workers_are_killed(tmp_path: Path, broker: Broker) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from statefun_ray.io.client import RequestFailed
 from statefun_ray.io.egress_file import read_egress
 from statefun_ray.local import LocalApplication
 from statefun_ray.module.model import (
@@ -38,6 +37,7 @@ from statefun_sdk import (
     kafka_egress_message,
 )
 from statefun_sdk.protocol import ToFunction
+from tests.conformance.lab import Gate, decode_text, lab_module, logged, module, text, texts_of
 from tests.kafka import test_source as source
 from tests.kafka.broker import Broker, noida
 from tests.parts import test_remote_greeter as remote_greeter
@@ -46,7 +46,7 @@ from tests.parts.processes import ServiceProcess
 from tests.remote import test_headers as headers
 from tests.remote import test_playground as playground
 from tests.remote import test_states_and_effects as states
-from tests.remote.serving import OCTETS, Answer, Service, forwarded, serving, window
+from tests.remote.serving import OCTETS, Answer, forwarded, serving, window
 from tests.smoke import drive
 from tests.smoke.commands import Parameters
 from tests.smoke.services import ours as interpreters
@@ -78,58 +78,6 @@ def lab(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service
     made.start()
     yield made
     made.kill()
-
-
-def module(service: Service, **more: object) -> Module:
-    """Return an application of a service that is built for one test, or written by hand."""
-    return Module(endpoints=(Endpoint("ns/*", service.url),), **more)  # type: ignore[arg-type]
-
-
-def lab_module(url: str, **more: object) -> Module:
-    """Return an application of the lab's functions, at the service or at a window on it."""
-    return Module(endpoints=(Endpoint("lab/*", url),), **more)  # type: ignore[arg-type]
-
-
-def text(message: Message) -> str:
-    return message.as_string() or ""
-
-
-def logged(app: LocalApplication, id: str = "x", function: str = "lab/log") -> list[str]:
-    try:
-        kept = app.state(function, id).get("log")
-    except RequestFailed as error:
-        if error.status != 503:  # its worker is recovering
-            raise
-        return []
-    return [] if kept is None else str(kept).split(",")
-
-
-_decode = StringType.serializer().deserialize
-
-
-def texts_of(request: ToFunction) -> list[str]:
-    """Return the string arguments of a request."""
-    return [_decode(invocation.argument.value) for invocation in request.invocation.invocations]
-
-
-class Gate:
-    """Holds up the first request for which it is closed, until it is opened from the test's thread."""
-
-    def __init__(self, service: Service, is_held: Callable[[ToFunction], bool]) -> None:
-        self._is_held = is_held
-        self._is_open = False
-        self.held = 0
-        service.behaviour = self._wait
-
-    async def _wait(self, request: ToFunction, _body: bytes) -> Answer | None:
-        if self._is_held(request):
-            self.held += 1
-            while not self._is_open:  # noqa: ASYNC110 - opened from another thread
-                await asyncio.sleep(0.002)
-        return None
-
-    def open(self) -> None:
-        self._is_open = True
 
 
 def test_01_requests_are_what_the_strictest_handler_demands(strict: str) -> None:
@@ -280,7 +228,7 @@ def test_07_messages_delays_egress_and_state_and_then_the_next_batch(
         app.wait_until(lambda: logged(app, "a", "lab/act") == ["1", "2", "self"])
         following = next(request for request in seen.requests if texts_of(request)[0] == "2")
         [state] = following.invocation.state
-        assert _decode(state.state_value.value) == "1"
+        assert decode_text(state.state_value.value) == "1"
         app.wait_until(lambda: len(read_egress(out, "lab/out")) == 1)
 
 

@@ -115,6 +115,21 @@ def test_others_of_its_endpoint_get_their_replies_and_it_becomes_a_dead_letter(
 
 
 @pytest.mark.slow
+def test_others_go_on_while_one_address_is_asked_to_come_much_later() -> None:
+    later = writes(b"HTTP/1.1 429 Later\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n")
+    with (
+        gateway(functions, later) as service,
+        LocalApplication(module=module(service.url), workers=1) as app,
+    ):
+        app.send("shop/counter", "poison", "x")
+        app.wait_until(lambda: "poison" in service.requests)
+        for number in range(20):
+            assert app.ask("shop/counter", f"id{number}", "1", wait_s=REPLY_S_MAX) == 1
+        assert service.requests.count("poison") == 1
+        app.wait_until(lambda: app.status()["backlog"] == 1)
+
+
+@pytest.mark.slow
 def test_a_hot_address_whose_service_hangs_stops_the_sources_for_a_moment_only() -> None:
     with gateway(functions, hangs, id="hot") as hanging, gateway(functions) as other:
         described = Module(

@@ -284,7 +284,6 @@ MUTANTS = [
         "if message.generation != self.generation or view is None:",
         "if view is None:",
         "a zombie's acknowledgement counts",
-        start=1_043,
     ),
     Mutant(
         "taken-slot-ignored",

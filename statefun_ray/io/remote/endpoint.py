@@ -10,19 +10,22 @@ service    limit
 =========  ====================================================================================
 is up      adaptive, between 1 and what the service makes use of, at most the size of the pool
 asks for   0 until the time it has named (``Retry-After``), then half of what it was
-a pause
+a pause    or less
 is down    0 until the next probe, then 1; each probe that fails doubles the wait
 =========  ====================================================================================
+
+A service asks for a pause if several addresses are asked to come later, and nobody has a result
+between. A single one waits for itself: it may be the only one that is asked to.
 
 Every change begins a new *round*. A sign of trouble from a request of an earlier round says nothing
 new: the requests that were in flight together fail together. Rounds in which the service is down
 have odd numbers, so a request that was a probe is known by the round it belongs to.
 
 A service, or a gateway before it, may also refuse one address and serve all others. An address that
-is refused again and again waits ever longer by itself, so others are the next probes, and lengthens
-the pauses of the service no more. If it began while the service was up, and others had results
-since its last refusal, ``SUSPICIOUS_MAX`` times in a row, then its batch is to blame, and nothing of
-that is a sign of the service. Probes never count: while a service is down, nobody is to blame.
+is refused again and again waits ever longer by itself, so others are the next probes, and neither
+lengthens a pause of the service any more nor asks for one. If it began while the service was up, and
+others had results since its last refusal, ``SUSPICIOUS_MAX`` times in a row, then its batch is to
+blame, and nothing of that is a sign of the service. Probes never count: while a service is down, nobody is to blame.
 """
 
 from __future__ import annotations
@@ -46,6 +49,10 @@ that is refused in a row comes again."""
 SUSPICIOUS_MAX: Final = 5
 """Refusals of one address in a row, with results for others between them, that are no accident: in a
 service that refuses every other request at random, one address in thirty has so many."""
+
+ASKED_MIN: Final = 2
+"""Addresses that a service asks for a pause before all of them make one. More would each be a request that a service
+which means it has to refuse."""
 
 TROUBLED_MAX: Final = 10_000
 """Addresses whose refusals are remembered; the oldest of more are forgotten, and count anew."""
@@ -77,6 +84,7 @@ class EndpointState:
     """How one worker sees one service. Times are milliseconds of any clock that only goes forward."""
 
     __slots__ = (
+        "_asked",
         "_concurrency",
         "_limit",
         "_limit_max",
@@ -108,6 +116,8 @@ class EndpointState:
         self._troubles = 0
         """Probes, or requests at a limit of 1, that failed in a row, each address once."""
         self._not_before_ms = 0.0
+        self._asked = 0
+        """Addresses that were asked to come later, since the service's last result."""
         self.is_down = False
         self.in_flight = 0
         self._most = 0
@@ -191,10 +201,14 @@ class EndpointState:
                 self._goes_down(now_ms, is_news=trouble.refusals == 1)
             else:
                 self._slow_down(1)
-            if retry_after_ms is not None:
-                pause_ms = min(retry_after_ms, RETRY_AFTER_MS_MAX)
-                self._not_before_ms = max(self._not_before_ms, now_ms + pause_ms)
-        return self._delay_ms(trouble, now_ms)
+        asked_ms = 0
+        if retry_after_ms is not None:
+            asked_ms = min(retry_after_ms, RETRY_AFTER_MS_MAX)
+            if trouble.refusals == 1:
+                self._asked += 1
+                if self._asked >= ASKED_MIN:
+                    self._not_before_ms = max(self._not_before_ms, now_ms + asked_ms)
+        return self._delay_ms(trouble, now_ms, asked_ms)
 
     def unreachable(self, begun_in: int, now_ms: float, error: str, who: Who) -> int | None:
         """No connection, or one that broke before there was an answer.
@@ -233,13 +247,16 @@ class EndpointState:
         trouble.suspicious += 1
         return trouble.suspicious >= SUSPICIOUS_MAX
 
-    def _delay_ms(self, trouble: Trouble, now_ms: float) -> int:
+    def _delay_ms(self, trouble: Trouble, now_ms: float, asked_ms: int = 0) -> int:
+        pause_ms = max(0.0, self._not_before_ms - now_ms)
+        delay_ms = 0 if pause_ms else REFUSED_DELAY_MS
         if trouble.refusals > 1:
-            return min(PROBE_MS_MAX, PROBE_MS_MIN << min(trouble.refusals - 1, 20))
-        return 0 if self.limit(now_ms) == 0 else REFUSED_DELAY_MS
+            delay_ms = min(PROBE_MS_MAX, PROBE_MS_MIN << min(trouble.refusals - 1, 20))
+        # What the pause of the service is long enough for needs no other.
+        return max(delay_ms, asked_ms) if asked_ms > pause_ms else delay_ms
 
     def _is_there(self) -> None:
-        self._troubles = 0
+        self._troubles = self._asked = 0
         if self.is_down:
             self.is_down = False
             self._round += 1

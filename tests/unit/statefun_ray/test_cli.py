@@ -13,9 +13,10 @@ import pytest
 
 from statefun_checkpoints.model import FunctionSpec, StateSpec
 from statefun_checkpoints.store import LocalStore
-from statefun_ray import __version__, cli
+from statefun_ray import __version__
 from statefun_ray.cli import main
 from statefun_ray.cluster import operate
+from statefun_ray.commands import applications
 from tests.unit.checkpoints.building import App, carts
 
 FUNCTIONS = {"shop/cart": FunctionSpec({"total": StateSpec(type="io.statefun.types/int")})}
@@ -111,7 +112,7 @@ def test_a_stop_that_takes_long_says_what_it_waits_for(
 
     said_so_far = [""]
     monkeypatch.setattr(operate, "stop", stop)
-    monkeypatch.setattr(cli, "_STOP_SILENT_S", 0.05)
+    monkeypatch.setattr(applications, "STOP_SILENT_S", 0.05)
     assert said(capsys, "stop", "shop") == "shop has ended with snapshot 7\n"
     assert "shop has not ended yet" in said_so_far[-1]
     assert "--now waits for nothing" in said_so_far[-1]
@@ -135,6 +136,22 @@ def test_status_shows_what_a_worker_waits_for_if_it_does(
     text = said(capsys, "status", "shop")
     assert ("busy_with" in text, "shop/cart" in text) == (bool(busy_with), bool(busy_with))
     assert "trouble" not in text
+
+
+def test_status_says_where_the_playground_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = {
+        "name": "shop",
+        "url": "http://here",
+        "playground": {"egress": "http://there"},
+        "storage": "file:///x",
+        "phase": "running",
+        "generation": 1,
+        "processes": [],
+    }
+    monkeypatch.setattr(operate, "status", lambda *_: status)
+    assert said(capsys, "status", "shop").splitlines()[1] == "playground egress at http://there"
 
 
 def test_status_names_where_functions_fail_and_when_they_are_tried_again(

@@ -13,6 +13,7 @@ import pytest
 from statefun_checkpoints.store import MemoryStore
 from statefun_ray import testing
 from statefun_ray.local import ApplicationFailed, LocalApplication
+from statefun_ray.module.model import Module, PlaygroundEgress, PlaygroundIngress
 from statefun_sdk import (
     Context,
     IntType,
@@ -76,6 +77,15 @@ def test_the_ingress_may_die_by_itself(tmp_path: Path) -> None:
 
         assert app.ask("t/count", "a", 1) == 2
         assert app.status()["generation"] == 1
+
+
+def test_an_ingress_that_is_opened_again_listens_where_it_did() -> None:
+    module = Module(playground_ingress=PlaygroundIngress(), playground_egress=PlaygroundEgress(("a",)))
+    with LocalApplication(functions, module=module) as app:
+        urls = app.url, app.playground_url, app.playground_egress_url
+        app.kill_ingress()
+        assert (app.url, app.playground_url, app.playground_egress_url) == urls
+        assert len(set(urls)) == 3
 
 
 def test_an_application_that_can_not_run_says_why(tmp_path: Path) -> None:

@@ -18,10 +18,13 @@ def test_ports_are_random_unless_given() -> None:
     assert module.egress_ids == {"io.statefun.playground/egress"}
 
 
-def test_both_may_use_one_port() -> None:
-    module = module_of(document(INGRESS, "port: 8090") + "---\n" + document(EGRESS, "topics: []\nport: 8090"))
+def test_each_has_a_port_of_its_own() -> None:
+    module = module_of(document(INGRESS, "port: 8090") + "---\n" + document(EGRESS, "topics: []\nport: 8091"))
     assert module.playground_ingress == PlaygroundIngress(8090)
-    assert module.playground_egress == PlaygroundEgress((), 8090)
+    assert module.playground_egress == PlaygroundEgress((), 8091)
+    key, line, text = error_of(document(INGRESS, "port: 8090"), document(EGRESS, "topics: []\nport: 8090"))
+    assert (key, line) == ("spec.port", 4)
+    assert "'8090'; expected a port of its own" in text
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http", "[1]"])

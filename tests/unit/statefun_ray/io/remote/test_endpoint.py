@@ -67,11 +67,26 @@ def test_a_refusal_halves_the_limit_once_per_round_and_from_there_it_grows_slowl
     assert state.limit(0) <= before // 2 + 1
 
 
-def test_retry_after_pauses_the_service() -> None:
+def test_an_address_that_is_asked_to_come_later_waits_for_itself() -> None:
+    state = grown(to=64)
+    for _ in range(SUSPICIOUS_MAX - 1):
+        limit = state.limit(0)
+        assert state.refused(state.begun(), 0, 60_000, "503", ADA) == 60_000
+        assert state.pause_ends_ms(0) is None
+        assert state.limit(0) >= limit // 2, "others go on"
+        answer_one(state)
+    assert state.refused(state.begun(), 0, 60_000, "503", ADA) is None, "and in the end it is to blame"
+
+
+def test_addresses_that_are_asked_to_come_later_pause_the_service_if_nobody_has_a_result_between() -> None:
     state = grown()
-    assert state.refused(state.begun(), 1_000, 5_000, "503", ADA) == 0, (
-        "the lane waits, so the batch need not"
+    begun = [state.begun() for _ in range(3)]
+    assert state.refused(begun[0], 1_000, 5_000, "503", ADA) == 5_000
+    assert state.pause_ends_ms(1_000) is None
+    assert state.refused(begun[1], 1_000, 5_000, "503", BOB) == 0, (
+        "the lane waits, so the batch need not, and a request of an earlier round says that as well"
     )
+    assert state.refused(begun[2], 2_000, 1_000, "503", ("a/b", "cy")) == 0
 
     assert state.limit(5_999) == 0
     assert state.pause_ends_ms(1_000) == 6_000
@@ -79,9 +94,30 @@ def test_retry_after_pauses_the_service() -> None:
     assert state.pause_ends_ms(6_000) is None
 
 
+def test_addresses_that_are_asked_to_come_later_pause_nothing_while_others_are_served() -> None:
+    state = grown()
+    for number in range(100):
+        assert state.refused(state.begun(), 0, 60_000, "429", ("a/b", str(number))) == 60_000
+        assert state.pause_ends_ms(0) is None
+        answer_one(state)
+
+
+def test_an_address_that_comes_again_after_a_pause_makes_no_other() -> None:
+    state = grown()
+    for who in (ADA, BOB):
+        state.refused(state.begun(), 0, 1_000, "429", who)
+    assert state.pause_ends_ms(0) == 1_000
+    for who in (ADA, BOB):
+        assert state.refused(state.begun(), 1_000, 1_000, "429", who) == 1_000
+    assert state.pause_ends_ms(1_000) is None
+    assert state.refused(state.begun(), 1_000, 1_000, "429", ("a/b", "cy")) == 0
+    assert state.pause_ends_ms(1_000) == 2_000, "one more of those that wait is told the same"
+
+
 def test_no_service_may_ask_for_a_pause_of_a_day() -> None:
     state = grown()
-    state.refused(state.begun(), 0, 86_400_000, "503", ADA)
+    for who in (ADA, BOB):
+        state.refused(state.begun(), 0, 86_400_000, "503", who)
     assert state.pause_ends_ms(0) == RETRY_AFTER_MS_MAX
 
 

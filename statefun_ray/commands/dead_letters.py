@@ -1,0 +1,146 @@
+"""``dead-letters``: messages that nobody could process."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+from statefun_ray.commands.applications import add_address
+from statefun_ray.commands.output import PROG, moment, print_json, print_table
+
+LETTERS_OF_ID_MAX: Final = 1_000
+"""As many as an ingress says at once."""
+
+
+def add_dead_letters(commands: Any) -> None:
+    """Add ``dead-letters``."""
+    letters = commands.add_parser(
+        "dead-letters",
+        help="messages that nobody could process: list, show, redrive, drop",
+        description="Messages that nobody could process. A letter is named ID/LETTER, as list shows it.",
+    )
+    letters.add_argument("name", metavar="NAME")
+    letters.add_argument("action", choices=("list", "show", "redrive", "drop"))
+    letters.add_argument("letters", metavar="ID/LETTER", nargs="*", help="the letters meant")
+    letters.add_argument("--function", metavar="TYPE", help="those of one function type")
+    letters.add_argument("--all", action="store_true", help="all of them")
+    letters.add_argument("--limit", type=int, default=100, metavar="N", help="to list (default: 100)")
+    letters.add_argument("--json", action="store_true", help="a line of JSON for each letter")
+    add_address(letters)
+    letters.set_defaults(command=_dead_letters)
+
+
+def _dead_letters(arguments: argparse.Namespace) -> int:
+    from statefun_ray.cluster import operate
+    from statefun_ray.cluster.errors import BadSetting
+    from statefun_ray.io.client import HttpClient, RequestFailed
+
+    named = []
+    for text in arguments.letters:
+        id, slash, letter = text.rpartition("/")
+        if not slash or not id or not letter:
+            raise BadSetting("a letter", text, "ID/LETTER, as list shows it")
+        named.append({"id": id, "letter": letter})
+    client = HttpClient(operate.url_of(arguments.name, arguments.address))
+    try:
+        if arguments.action in ("list", "show"):
+            return _show_letters(client, arguments, named)
+        choice: dict[str, Any] = {"letters": named} if named else {}
+        if arguments.function:
+            choice["function"] = arguments.function
+        if arguments.all:
+            choice["all"] = True
+        if len(choice) != 1:
+            raise BadSetting(
+                arguments.action, "nothing or several things", "letters by name, --function TYPE, or --all"
+            )
+        told, has_more, kept = client.tell_dead_letters(arguments.action, choice)
+    except RequestFailed as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{PROG}: {arguments.name} does not answer at {client.url}: {error}", file=sys.stderr)
+        return 1
+    finally:
+        client.close()
+    what = "delivered once more" if arguments.action == "redrive" else "dropped"
+    if arguments.json:
+        print_json({"action": arguments.action, "told": told, "more": has_more, "without_address": kept})
+    else:
+        print(f"{told} letter{'s' * (told != 1)} will be {what}")
+        if kept:
+            print(
+                f"{kept} stay{'s' * (kept == 1)}: records that could not become messages have no address; drop them"
+            )
+        if has_more:
+            print("there are more: say it once more when these are gone")
+    return 0
+
+
+def _show_letters(client: Any, arguments: argparse.Namespace, named: Sequence[dict[str, str]]) -> int:
+    from statefun_ray.cluster.errors import BadSetting
+
+    if arguments.action == "show" and not named:
+        raise BadSetting("show", "no letter", "ID/LETTER, as list shows it")
+    if named:
+        letters, missing = _named_letters(client, named, arguments.function or "")
+        if missing:
+            for text in missing:
+                print(f"{PROG}: {text}", file=sys.stderr)
+            return 1
+        count, is_cut = len(letters), False
+    else:
+        found = client.dead_letters(function=arguments.function or "", limit=arguments.limit)
+        letters, count, is_cut = found["dead_letters"], found["count"], found["more"]
+    if arguments.json or arguments.action == "show":
+        for letter in letters:
+            if arguments.json:
+                print_json(letter)
+            else:
+                print("\n".join(f"{name}: {value}" for name, value in letter.items()))
+        return 0
+    rows = [
+        {
+            "letter": f"{letter['id']}/{letter['letter']}",
+            "function": letter["function"],
+            "type": letter["type"],
+            "attempts": letter["attempts"],
+            "last failed": moment(letter["last_failed_ms"]),
+            "error": letter["error"],
+        }
+        for letter in letters
+    ]
+    print_table(rows, empty="no dead letters")
+    if count > len(letters) or is_cut:
+        print(f"{'at least ' * is_cut}{count - len(letters)} more")
+    return 0
+
+
+def _named_letters(
+    client: Any, named: Sequence[dict[str, str]], function: str
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return letters by name, in the order of ``named``, and a sentence for each that was not found."""
+    letters: list[dict[str, Any]] = []
+    missing: list[str] = []
+    # Asked for by id: of all letters together only the first so many are said.
+    found = {
+        id: client.dead_letters(function=function, id=id, limit=LETTERS_OF_ID_MAX)
+        for id in dict.fromkeys(name["id"] for name in named)
+    }
+    for name in named:
+        of_id = found[name["id"]]
+        [letter] = [x for x in of_id["dead_letters"] if x["letter"] == name["letter"]] or [None]
+        if letter is not None:
+            letters.append(letter)
+            continue
+        text = f"there is no letter {name['id']}/{name['letter']}"
+        if function:
+            text += f" of {function}"
+        missing.append(
+            f"{text} among the oldest {len(of_id['dead_letters']):,} of this id; redrive or drop some of them"
+            if of_id["more"]
+            else f"{text} (any more); list shows those there are"
+        )
+    return letters, missing
