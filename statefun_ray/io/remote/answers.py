@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import zlib
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -17,10 +18,21 @@ REPEATED: Final = frozenset({408, 409, 420, 429, 499})
 """Those below 500 after which StateFun's okhttp transport tries again."""
 
 
+EXCERPT_CHARS_MAX: Final = 300
+"""Of what a service says about a failure: the sentence that names it, not the page around it."""
+
+
 def check_head(
-    url: str, status: int, content_type: str, retry_after: str, *, is_case_sensitive: bool, now: datetime
+    url: str,
+    status: int,
+    content_type: str,
+    retry_after: str,
+    *,
+    is_case_sensitive: bool,
+    now: datetime,
+    body: bytes = b"",
 ) -> None:
-    """Refuse a response that is no result; its body is not looked at.
+    """Refuse a response that is no result.
 
     The content type is checked although the status says success: services written in Java after
     StateFun's examples answer a failed batch with status 200, no body and no content type.
@@ -32,22 +44,39 @@ def check_head(
         retry_after: value of the header, empty without one.
         is_case_sensitive: whether it must be written in lower case, as for StateFun's okhttp.
         now: to take a date in ``retry_after`` relative to.
+        body: for the texts of errors: a service often says there what is wrong.
 
     Raises:
         ServiceUnavailable: the service cannot answer now.
         BadAnswer: it has answered something else.
     """
     if status in UNAVAILABLE:
-        raise ServiceUnavailable(f"{url} answered {status}", True, retry_after_ms(retry_after, now))
+        text = f"{url} answered {status}{excerpt(body)}"
+        raise ServiceUnavailable(text, True, retry_after_ms(retry_after, now))
     if not 200 <= status <= 299:
-        raise BadAnswer(f"{url} answered {status}", status < 500 and status not in REPEATED)
+        text = f"{url} answered {status}{excerpt(body)}"
+        raise BadAnswer(text, status < 500 and status not in REPEATED)
     if is_case_sensitive:
         is_right = content_type.strip() == CONTENT_TYPE
     else:
         is_right = CONTENT_TYPE in [each.strip().lower() for each in content_type.split(",")]
     if not is_right:
         found = f"content type {content_type!r}" if content_type else "no content type"
-        raise BadAnswer(f"{url} answered {status} with {found}; a result has {CONTENT_TYPE}", True)
+        text = f"{url} answered {status} with {found}; a result has {CONTENT_TYPE}{excerpt(body)}"
+        raise BadAnswer(text, True)
+
+
+def excerpt(body: bytes) -> str:
+    """Return what a body says, in one line behind a colon; nothing if it is no text."""
+    try:
+        # A character that is cut off at the end is none that is wrong.
+        text = codecs.getincrementaldecoder("utf-8")().decode(body[: 8 * EXCERPT_CHARS_MAX])
+    except UnicodeDecodeError:
+        return ""
+    text = " ".join(text.split())
+    if not text or not text.isprintable():
+        return ""
+    return f": {text}" if len(text) <= EXCERPT_CHARS_MAX else f": {text[:EXCERPT_CHARS_MAX]}…"
 
 
 def retry_after_ms(header: str, now: datetime) -> int | None:

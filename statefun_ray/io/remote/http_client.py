@@ -196,8 +196,7 @@ class HttpClient:
                 elsewhere = Redirected(exchange, head.status, head.location, self.manners)
             else:
                 elsewhere = None
-                self._check(exchange, head)
-                body = decoded(exchange.target.url, head.encoding, body, self.manners.answer_bytes_max)
+                body = self._checked(exchange, head, body)
         except RemoteError as error:
             exchange.failed(error)
             return
@@ -206,14 +205,29 @@ class HttpClient:
         else:
             self.begin(elsewhere)
 
-    def _check(self, exchange: Exchange, head: Head) -> None:
-        """Refuse an answer that is no success.
+    def _checked(self, exchange: Exchange, head: Head, body: bytes) -> bytes:
+        """Return the body of a success.
+
+        Raises:
+            RemoteError: it is none, or its body cannot be read; the former tells more.
+        """
+        unreadable: BadAnswer | None = None
+        try:
+            body = decoded(exchange.target.url, head.encoding, body, self.manners.answer_bytes_max)
+        except BadAnswer as error:
+            unreadable, body = error, b""
+        if head.status != 200 or head.content_type != exchange.content_type:
+            self._check(exchange, head, body)
+        if unreadable is not None:
+            raise unreadable
+        return body
+
+    def _check(self, exchange: Exchange, head: Head, body: bytes) -> None:
+        """Refuse an answer that is no success, though it may be an unusual one.
 
         Raises:
             RemoteError: what it is instead.
         """
-        if head.status == 200 and head.content_type == exchange.content_type:
-            return
         check_head(
             exchange.target.url,
             head.status,
@@ -221,6 +235,7 @@ class HttpClient:
             head.retry_after,
             is_case_sensitive=self.manners.is_case_sensitive,
             now=datetime.now(UTC),
+            body=body,
         )
         if exchange.content_type != CONTENT_TYPE:
             raise BadAnswer(f"{exchange.target.url} does not answer many requests in one")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from statefun_ray.io.remote.answers import check_head, retry_after_ms
+from statefun_ray.io.remote.answers import EXCERPT_CHARS_MAX, check_head, retry_after_ms
 from statefun_ray.io.remote.errors import BadAnswer, ServiceUnavailable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -48,6 +48,29 @@ def test_statuses_of_the_service_itself(status: int) -> None:
         check(status, retry_after="3")
     assert unavailable.value.answered
     assert unavailable.value.retry_after_ms == 3_000
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", ""),
+        (
+            b"ValueError: price of item q\n  must not be negative\n",
+            ": ValueError: price of item q must not be negative",
+        ),
+        ("zu groß".encode(), ": zu groß"),
+        (b"\x0a\x03\x08\x96\x01", ""),
+        (b"\xff\xfe", ""),
+        (b"a" * EXCERPT_CHARS_MAX, ": " + "a" * EXCERPT_CHARS_MAX),
+        (b"a" * 1_000_000, ": " + "a" * EXCERPT_CHARS_MAX + "…"),
+        (("ß" * 1_000_001).encode()[:-1], ": " + "ß" * EXCERPT_CHARS_MAX + "…"),
+    ],
+)
+def test_what_a_service_says_about_a_failure_is_told(body: bytes, said: str) -> None:
+    for status, content_type in ((500, ""), (503, "text/plain"), (200, "text/html")):
+        with pytest.raises((BadAnswer, ServiceUnavailable)) as refused:
+            check_head("http://a/b", status, content_type, "", is_case_sensitive=False, now=NOW, body=body)
+        assert str(refused.value).endswith(said or str(status) if status != 200 else said or OCTETS)
 
 
 @pytest.mark.parametrize(

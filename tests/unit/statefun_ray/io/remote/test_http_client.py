@@ -94,7 +94,8 @@ async def test_a_kept_connection_that_the_service_has_closed_is_replaced(client:
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
-        (b"HTTP/1.1 500 Oops\r\ncontent-length: 4\r\n\r\noops", "answered 500"),
+        (b"HTTP/1.1 500 Oops\r\ncontent-length: 4\r\n\r\noops", "answered 500: oops$"),
+        (b"HTTP/1.1 500 Oops\r\ncontent-encoding: br\r\ncontent-length: 4\r\n\r\noops", "answered 500$"),
         (b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "answered 404"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", "no content type"),
         (OK + b"content-length: 2000\r\n\r\n" + b"x" * 2_000, "more than 1000 bytes"),
