@@ -71,7 +71,7 @@ def _read(section: Section, parts: Parts, transport: Transport, *, batches_as_te
 
 
 def _functions(field: Field, parts: Parts) -> str:
-    functions = field.typename(_PATTERN)
+    functions = field.function_type(_PATTERN)
     namespace, _, name = functions.partition("/")
     if "*" in namespace or ("*" in name and name != "*"):
         field.error(_PATTERN, "a star stands for all names of a namespace and for nothing else")

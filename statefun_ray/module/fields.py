@@ -14,6 +14,7 @@ from typing import Final
 from statefun_ray.module.flink_duration import FORM, parse_flink_duration_ms
 from statefun_ray.module.problems import Place, Problems, nearest
 from statefun_ray.module.tree import Listing, Mapping, Node, Scalar
+from statefun_sdk.address import reserved_namespace
 
 _INTEGER: Final = re.compile(r"[-+]?[0-9][0-9_]*")
 INT_MAX: Final = 2**31 - 1
@@ -85,6 +86,15 @@ class Field:
             self.error(expected)
             return ""
         return f"{namespace}/{name}"
+
+    def function_type(self, expected: str = TYPENAME) -> str:
+        """Return the type of a function, or a pattern of them, outside of what the runtime reserves."""
+        typename = self.typename(expected)
+        reserved = reserved_namespace(typename)
+        if reserved:
+            self.error(expected, reserved)
+            return ""
+        return typename
 
     def choice(self, choices: Sequence[str], *, any_case: bool = False) -> str:
         """Return one of ``choices``, ``""`` after a problem."""

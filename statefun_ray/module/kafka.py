@@ -88,7 +88,7 @@ def _topics(field: Field) -> tuple[KafkaTopic, ...]:
             "the type of its values, such as io.statefun.types/string"
         )
         targets = section.need("targets", "a list of function types")
-        types = tuple(target.typename() for target in targets.items("a list of function types"))
+        types = tuple(target.function_type() for target in targets.items("a list of function types"))
         if targets.is_list and not types:
             targets.warn("no target", "every record of this topic is dropped")
         if topic in topics and topic:

@@ -7,6 +7,8 @@ import textwrap
 import pytest
 
 from statefun_ray.module.model import AsyncTransport, Endpoint, OkHttpTransport
+from statefun_sdk.address import check_function_typename
+from statefun_sdk.errors import UserValueError
 from tests.unit.statefun_ray.module.reading import document, error_of, errors_of, module_of, warned_module
 
 V1 = "io.statefun.endpoints.v1/http"
@@ -173,6 +175,19 @@ def test_other_patterns_are_refused(functions: str) -> None:
     key, line, text = error_of(v2(functions=f"'{functions}'"))
     assert (key, line) == ("spec.functions", 3)
     assert repr(functions) in text
+
+
+@pytest.mark.parametrize("kind", [V1, V2])
+@pytest.mark.parametrize(
+    "functions", ["~a/*", "~queue/f", "statefun-ray.reply/*", "io.statefun-ray/*", "io.statefun-ray/dead-letters"]
+)
+def test_namespaces_of_the_runtime_are_refused_as_the_sdk_does(kind: str, functions: str) -> None:
+    key, line, text = error_of(document(kind, f"functions: '{functions}'\nurlPathTemplate: http://h/"))
+    assert (key, line) == ("spec.functions", 3)
+    with pytest.raises(UserValueError) as refused:
+        check_function_typename(functions)
+    assert text.endswith(str(refused.value).partition(": ")[2])
+    assert "is reserved for the runtime; choose another" in text
 
 
 def test_the_exact_endpoint_beats_that_of_the_namespace_in_any_order() -> None:

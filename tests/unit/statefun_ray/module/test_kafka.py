@@ -121,6 +121,10 @@ def test_a_topic_without_targets_is_read_and_dropped_with_a_warning() -> None:
             "topics: [{topic: t, valueType: v, targets: [a, b/c, d/]}]",
             [f"spec.topics[0].targets[{i}]" for i in (0, 2)],
         ),
+        (
+            "topics: [{topic: t, valueType: v, targets: [~timers/f, io.statefun-ray/dead-letters, a/b]}]",
+            [f"spec.topics[0].targets[{i}]" for i in (0, 1)],
+        ),
         ("topics: [{topic: [t], valueType: v, targets: [a/b]}]", ["spec.topics[0].topic"]),
     ],
 )
