@@ -6,10 +6,18 @@ import textwrap
 
 import pytest
 
+from statefun_ray.io.remote.target import target_of
 from statefun_ray.module.model import AsyncTransport, Endpoint, OkHttpTransport
 from statefun_sdk.address import check_function_typename
 from statefun_sdk.errors import UserValueError
-from tests.unit.statefun_ray.module.reading import document, error_of, errors_of, module_of, warned_module
+from tests.unit.statefun_ray.module.reading import (
+    document,
+    error_of,
+    errors_of,
+    module_of,
+    reading_of,
+    warned_module,
+)
 
 V1 = "io.statefun.endpoints.v1/http"
 V2 = "io.statefun.endpoints.v2/http"
@@ -179,7 +187,8 @@ def test_other_patterns_are_refused(functions: str) -> None:
 
 @pytest.mark.parametrize("kind", [V1, V2])
 @pytest.mark.parametrize(
-    "functions", ["~a/*", "~queue/f", "statefun-ray.reply/*", "io.statefun-ray/*", "io.statefun-ray/dead-letters"]
+    "functions",
+    ["~a/*", "~queue/f", "statefun-ray.reply/*", "io.statefun-ray/*", "io.statefun-ray/dead-letters"],
 )
 def test_namespaces_of_the_runtime_are_refused_as_the_sdk_does(kind: str, functions: str) -> None:
     key, line, text = error_of(document(kind, f"functions: '{functions}'\nurlPathTemplate: http://h/"))
@@ -234,8 +243,11 @@ def test_these_urls_are_fine(url: str) -> None:
         ("http://[::1/x", "URL of scheme"),
         ("http://h/{namespace}", "only placeholder"),
         ("http://h/{function.name", "only placeholder"),
-        ("http://h/a b", "cannot hold"),
-        ("http://h/%zz", "cannot hold"),
+        ("http://h/a b", "it holds ' ', which no URL may; write it as %20"),
+        ("http://h/%zz", "it holds '%' without two hexadecimal digits behind it; write it as %25"),
+        ("http://h/a\u2003b", "write it as %E2%80%83"),
+        ("http://h..x/", "the host 'h..x', which is no name"),
+        ("http://größe..x/", "the host 'größe..x', which is no name"),
         ("http+unix:///f.sock/x", "transport.type: io.statefun.transports.v1/okhttp"),
     ],
 )
@@ -245,11 +257,38 @@ def test_other_urls_are_refused_before_any_message_comes(url: str, words: str) -
     assert words in text
 
 
-def test_a_name_that_makes_no_url_is_refused() -> None:
-    key, _, text = error_of(v2(functions="'shop/my cart'"))
+@pytest.mark.parametrize(("name", "held"), [("my cart", "' '"), ("cart%g", "'%' without")])
+def test_a_name_that_makes_no_url_is_refused(name: str, held: str) -> None:
+    key, _, text = error_of(v2(functions=f"'shop/{name}'"))
     assert key == "spec.urlPathTemplate"
-    assert "cannot hold" in text
+    assert f"with {name!r} for {{function.name}} it holds {held}" in text
     the_endpoint(v2(functions="'shop/my cart'", urlPathTemplate="http://h/"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h/é/{function.name}?q=ü#ß",
+        "http://hübsch.de/x",
+        "http+unix:///run/my.sockets/f.sock/x",
+        "http+unix:/a/b.sock/x",
+        "HTTP+UNIX:///a%20b.sock",
+        "http+unix:///b.sock?x=1",
+    ],
+)
+@pytest.mark.parametrize("functions", ["shop/größe", "shop/*"])
+def test_what_is_accepted_can_be_asked_for_every_name(url: str, functions: str) -> None:
+    reading = reading_of(document(V1, f"functions: '{functions}'\nurlPathTemplate: '{url}'"))
+    assert reading.module is not None
+    for name in ("größe", "name", "b%20c", "%C3%A9", "x.sock"):
+        target_of(reading.module.endpoints[0], f"shop/{name}")
+
+
+def test_what_stands_behind_the_path_of_a_unix_socket_is_said_to_go_nowhere() -> None:
+    _, (warning,) = warned_module(
+        document(V1, "functions: a/b\nurlPathTemplate: 'http+unix:///b.sock/x?y=1#z'")
+    )
+    assert warning.startswith("spec.urlPathTemplate: found '?y=1#z' behind the path of a Unix socket")
 
 
 def test_a_variable_in_the_url_is_refused_with_a_word_about_variables() -> None:
@@ -258,10 +297,11 @@ def test_a_variable_in_the_url_is_refused_with_a_word_about_variables() -> None:
     assert "no environment variables" in text
 
 
-def test_an_underscore_in_the_host_works_with_a_warning() -> None:
-    _, (warning,) = warned_module(v2(urlPathTemplate="http://my_service:8000/"))
-    assert "'my_service'" in warning
-    module_of(document(V1, "functions: a/b\nurlPathTemplate: http://my_service:8000/"))
+@pytest.mark.parametrize("host", ["my_service", "größe.de"])
+def test_a_host_that_the_async_transport_of_statefun_refuses_works_with_a_warning(host: str) -> None:
+    _, (warning,) = warned_module(v2(urlPathTemplate=f"http://{host}:8000/"))
+    assert repr(host) in warning
+    module_of(document(V1, f"functions: a/b\nurlPathTemplate: http://{host}:8000/"))
 
 
 @pytest.mark.parametrize("url", ["http+unix:///var/run/f.sock", "http+unix:///f.sock/path/{function.name}"])
@@ -274,7 +314,7 @@ def test_tls_over_a_unix_socket_is_refused_and_not_left_out_silently() -> None:
         document(V1, "functions: a/b\nurlPathTemplate: https+unix:///var/run/f.sock/x")
     )
     assert (key, line) == ("spec.urlPathTemplate", 4)
-    assert "no TLS is spoken over Unix sockets here" in text
+    assert "it asks for TLS over a Unix socket, which is not spoken here; write http+unix://" in text
 
 
 @pytest.mark.parametrize(
