@@ -39,6 +39,7 @@ from statefun_ray.cluster.target import (
 )
 from statefun_ray.durations import parse_duration_ms
 from statefun_ray.module.load import load
+from statefun_ray.module.locations import path_of
 from statefun_ray.module.model import NO_MODULE, Module
 from statefun_sdk.functions import StatefulFunctions
 
@@ -140,7 +141,7 @@ def load_module(files: Sequence[str]) -> Module:
 
 def name_of_module(file: str) -> str:
     """Return the name of an application that is only a module.yaml: that of its folder."""
-    folder = Path(file.removeprefix("file://").removeprefix("file:")).absolute().parent.name
+    folder = Path(path_of(file)).absolute().parent.name
     return re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:48].strip("-") or "app"
 
 

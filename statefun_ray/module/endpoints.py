@@ -7,9 +7,9 @@ and then fails the job; here they are checked with everything else.
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 from statefun_ray.module.fields import Field, Section
+from statefun_ray.module.locations import path_of
 from statefun_ray.module.model import (
     FUNCTION_NAME,
     MAX_BATCH_REQUESTS,
@@ -182,20 +182,16 @@ def _location(section: Section, name: str) -> str:
     field = section.get(name)
     if field is None:
         return ""
-    expected = "the path of a file"
+    expected = "the path of a file on the workers' machines"
     text = field.text(expected)
-    scheme, colon, _ = text.partition(":")
-    if colon and scheme == "file":
-        return unquote(urlsplit(text).path)
-    if colon and scheme == "classpath":
-        field.error(
-            expected, "there is no class path here; give the path of the file on the workers' machines"
-        )
-    elif colon and "://" in text:
-        field.error(expected, "files are not loaded over the network; give a path on the workers' machines")
-    elif text.startswith("~"):
+    try:
+        path = path_of(text)
+    except ValueError as error:
+        field.error(expected, str(error))
+        return ""
+    if path.startswith("~"):
         field.warn("a path that starts with '~'", "it is not expanded; write the path in full")
-    return text
+    return path
 
 
 def _okhttp_timeouts(section: Section) -> OkHttpTransport:

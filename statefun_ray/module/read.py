@@ -90,9 +90,9 @@ def read(sources: Sequence[tuple[str, str]]) -> Reading:
 def _read_file(source: str, text: str, parts: Parts, problems: Problems) -> None:
     nodes, fault = tree.parse(text)
     if fault is not None:
-        problems.error(
-            Place(source, fault.line), fault.reason, "YAML", "what follows in this file is not checked"
-        )
+        unchecked = "what follows in this file is not checked"
+        advice = f"{fault.advice}; {unchecked}" if fault.advice else unchecked
+        problems.error(Place(source, fault.line), fault.reason, "YAML", advice)
     documents = [
         Field(node, Place(source, node.line), problems)
         for node in nodes

@@ -44,7 +44,8 @@ class Entry:
 
     line: int
     """Of the key."""
-    value: Node
+    value: Node | None
+    """None where something is wrong with it that was said already."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +67,7 @@ class SyntaxFault:
 
     line: int
     reason: str
+    advice: str = ""
 
 
 def parse(text: str) -> tuple[list[Node], SyntaxFault | None]:
@@ -78,14 +80,26 @@ def parse(text: str) -> tuple[list[Node], SyntaxFault | None]:
         return documents, fault.fault
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        return documents, SyntaxFault(line, f"the character U+{error.character:04X}")
+        advice = "" if error.character else "save the file as UTF-8"  # every other byte is 0 in UTF-16
+        return documents, SyntaxFault(line, f"the character U+{error.character:04X}", advice)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        reasons = [reason for reason in (error.context, error.problem) if reason]
-        return documents, SyntaxFault(mark.line + 1 if mark else 1, ": ".join(reasons))
+        return documents, _fault_of(error)
     except RecursionError:
         return documents, SyntaxFault(1, "nodes inside nodes without end")
     return documents, None
+
+
+def _fault_of(error: yaml.MarkedYAMLError) -> SyntaxFault:
+    mark = error.problem_mark or error.context_mark
+    context = "" if error.context == "while scanning for the next token" else error.context or ""
+    problem = (error.problem or "").removeprefix("found ")  # whoever says it puts that in front
+    reason = ": ".join(part for part in (context.removeprefix("found "), problem) if part)
+    advice = ""
+    if "'\\t' that cannot start" in problem:
+        reason, advice = "a tab before a key or a value", "put blanks there, which are all that YAML takes"
+    elif problem.startswith("undefined alias"):
+        advice = "its anchor has to stand before it in the same document; write the value out"
+    return SyntaxFault(mark.line + 1 if mark else 1, reason, advice)
 
 
 class _Fault(Exception):
