@@ -203,7 +203,8 @@ def _semantic(field: Field | None) -> tuple[str, int]:
         return "at-least-once", 0
     expected = "a mapping with type, one of " + ", ".join(_SEMANTICS)
     kind_field = field.entries(expected).get("type")
-    kind = "at-least-once" if kind_field is None else kind_field.choice(_SEMANTICS)
+    # Without a type, or after a mistake in it, the other keys may be right for what was meant.
+    kind = "" if kind_field is None else kind_field.choice(_SEMANTICS)
     has_timeout = kind in ("exactly-once", "")
     extra = ("transactionTimeout", "transactionTimeoutMillis") if has_timeout else ()
     section = field.section(expected, ("type", *extra))

@@ -123,6 +123,20 @@ def test_v2_refuses_other_batch_limits(written: str) -> None:
     assert "expected a whole number" in text
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (v2(maxNumBatchRequests="99999999999"), "the largest is 2147483647"),
+        (v2(maxNumBatchRequests="9" * 5000), "the largest is 2147483647"),
+        (v2("payload_max_bytes: 3221225472"), "the largest is 2147483647"),
+        (v2("call: 9223372036854775808"), "at most 9223372036854775807 ms; it is too long"),
+        (v2("call: 9223372036854775807 d"), "it is too long"),
+    ],
+)
+def test_what_is_too_large_is_told_the_bound(text: str, words: str) -> None:
+    assert words in error_of(text)[2]
+
+
 def test_v1_wants_a_batch_limit_without_quotes() -> None:
     base = "functions: a/b\nurlPathTemplate: http://h/\nmaxNumBatchRequests: "
     assert the_endpoint(document(V1, base + "5")).max_batch_requests == 5

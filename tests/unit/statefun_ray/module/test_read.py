@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statefun_ray.module.model import Module
+from statefun_ray.module.model import Module, PlaygroundIngress
 from statefun_ray.module.read import KINDS, UNAVAILABLE, read
 from tests.unit.statefun_ray.module.reading import (
     document,
@@ -162,6 +162,23 @@ def test_anchors_and_aliases_work() -> None:
     shared = "functions: a/b\nurlPathTemplate: http://h/\ntransport: &t {call: 7s, connect: 1s}\nx: *t"
     module, _ = warned_module(document("io.statefun.endpoints.v2/http", shared))
     assert module.endpoints[0].transport.call_ms == 7_000
+
+
+def test_a_merge_key_is_not_applied_and_that_is_said() -> None:
+    text = "x: &x {port: 1}\nkind: io.statefun.playground.v1/ingress\nspec:\n  <<: *x\n"
+    module, (_, warning) = warned_module(text)
+    assert module.playground_ingress == PlaygroundIngress(port=0)
+    assert warning == (
+        "spec.<<: found a merge key '<<'; it is not applied, nor is it in StateFun; write its keys out here"
+    )
+
+
+def test_an_alias_to_another_document_is_said_to_reach_nothing() -> None:
+    (error,) = reading_of("kind: &k a/b\nspec: {}\n---\nkind: *k\nspec: {}\n").errors[1:]
+    assert error.text == (
+        "found undefined alias 'k'; expected YAML; its anchor has to stand before it in the same document; "
+        "write the value out; what follows in this file is not checked"
+    )
 
 
 def test_a_module_is_plain_data() -> None:
