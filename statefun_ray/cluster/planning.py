@@ -29,7 +29,7 @@ from statefun_ray.cluster.deployment import (
     name_for,
     parse_http,
 )
-from statefun_ray.cluster.errors import BadModule, BadSetting
+from statefun_ray.cluster.errors import BadModule, BadSetting, BadTarget
 from statefun_ray.cluster.target import (
     AppSource,
     check_not_importing,
@@ -69,7 +69,17 @@ def plan_deployment(
     module = module or NO_MODULE
     source = _source_of(functions, module)
     if not source.targets and not module.endpoints:
-        raise BadSetting("run", "nothing to run", "module:functions, or --module FILE with functions in it")
+        lacks = (
+            "no --module"
+            if module is NO_MODULE
+            else "the module has neither an endpoint nor Python functions"
+        )
+        raise BadTarget(
+            "run",
+            f"there is no function: no TARGET was given, and {lacks}",
+            "name module:functions, or a module with io.statefun.endpoints.v2/http or "
+            "io.statefun-ray.v1/python-functions in it",
+        )
     _check_clients(module)
     name = checked_name(name if name is not None else name_for(source))
     host, port = parse_http(http)

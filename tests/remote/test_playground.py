@@ -166,7 +166,7 @@ def test_the_empty_namespace_is_one_like_others(tmp_path: Path) -> None:
             )
             with urllib.request.urlopen(request, timeout=10) as response:
                 assert response.headers["status"] == "200"
-            app.wait_until(lambda: read_egress(out.uri, out.id))
+            app.wait_until(lambda: bool(read_egress(out.uri, out.id)))
             assert [(row.typename, row.value) for row in read_egress(out.uri, out.id)] == [
                 ("example/Text", b"hi")
             ]
