@@ -95,6 +95,11 @@ class Field:
         if reserved:
             self.error(expected, reserved)
             return ""
+        odd = _odd(typename)
+        if odd:
+            self.warn(
+                f"{typename!r} with {odd}", "it is taken as it is; nothing with another name is meant by it"
+            )
         return typename
 
     def choice(self, choices: Sequence[str], *, any_case: bool = False) -> str:
@@ -228,6 +233,17 @@ class Field:
     def key_of(self, name: str) -> str:
         """Return the path of a key of this mapping."""
         return f"{self.place.key}.{name}" if self.place.key else name
+
+
+def _odd(typename: str) -> str:
+    """Return what is probably not meant in the name of a function, though StateFun takes it; "" for nothing."""
+    if any(part != part.strip() for part in typename.split("/")):
+        return "a blank at an end"
+    if not typename.isprintable():
+        return "a character that cannot be seen"
+    if "{" in typename or "}" in typename:
+        return "a brace, though nothing is put in here"
+    return ""
 
 
 class Section:

@@ -108,6 +108,17 @@ class _Fault(Exception):
         self.fault = fault
 
 
+def _text(node: yaml.ScalarNode) -> str:
+    """Return the text of a scalar. Escapes for the two halves of a character make one, as in Java."""
+    text: str = node.value
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        raise _Fault(SyntaxFault(node.start_mark.line + 1, "an escape for half a character")) from None
+
+
 def _converted(document: yaml.Node) -> Node:
     return _Converter().convert(document)
 
@@ -133,7 +144,7 @@ class _Converter:
 
     def _convert(self, node: yaml.Node, line: int) -> Node:
         if isinstance(node, yaml.ScalarNode):
-            return Scalar(line, node.value, node.style is None)
+            return Scalar(line, _text(node), node.style is None)
         if isinstance(node, yaml.SequenceNode):
             return Listing(line, tuple(self.convert(item) for item in node.value))
         entries: dict[str, Entry] = {}
@@ -142,7 +153,8 @@ class _Converter:
             key_line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise _Fault(SyntaxFault(key_line, "a key that is a list or a mapping"))
-            if key.value in entries:
-                repeated.append((key.value, key_line))
-            entries[key.value] = Entry(key_line, self.convert(value))
+            name = _text(key)
+            if name in entries:
+                repeated.append((name, key_line))
+            entries[name] = Entry(key_line, self.convert(value))
         return Mapping(line, entries, tuple(repeated))

@@ -213,6 +213,22 @@ def test_namespaces_of_the_runtime_are_refused_as_the_sdk_does(kind: str, functi
     assert "is reserved for the runtime; choose another" in text
 
 
+@pytest.mark.parametrize(
+    ("functions", "words"),
+    [
+        ("a/b ", "a blank at an end"),
+        ("a /*", "a blank at an end"),
+        ("a/b\\a", "a character that cannot be seen"),
+        ("a/{function.name}", "a brace, though nothing is put in here"),
+    ],
+)
+def test_a_name_that_is_hardly_meant_is_taken_with_a_warning(functions: str, words: str) -> None:
+    module, (warning,) = warned_module(v2(functions=f'"{functions}"', urlPathTemplate="http://h/"))
+    assert module.endpoints[0].functions == functions.replace("\\a", "\a")
+    assert warning.startswith("spec.functions: ")
+    assert words in warning
+
+
 def test_the_exact_endpoint_beats_that_of_the_namespace_in_any_order() -> None:
     texts = [v2(functions="shop/*"), v2(functions="shop/cart", urlPathTemplate="http://cart/")]
     for order in (texts, texts[::-1]):

@@ -25,6 +25,7 @@ from tests.unit.statefun_ray.module.reading import (
 GOLDEN = Path(__file__).parent / "golden"
 
 ENDPOINT = document("io.statefun.endpoints.v2/http", "functions: shop/*\nurlPathTemplate: http://h/")
+PYTHON = document("io.statefun-ray.v1/python-functions", "functions: my_app:functions")
 PLAYGROUND = document("io.statefun.playground.v1/ingress", "port: 8090")
 
 
@@ -129,6 +130,27 @@ def test_what_comes_before_a_syntax_error_is_checked_too() -> None:
     errors = errors_of("kind: a\nspec: {}\n---\n[\n")
     assert [key for key, _, _ in errors] == ["kind", ""]
     assert "what follows in this file is not checked" in errors[1][2]
+
+
+KAFKA = document(
+    "io.statefun.kafka.v1/ingress",
+    "id: a/in\naddress: k\nconsumerGroupId: g\n"
+    "topics: [{topic: t, valueType: v, targets: [shop/cart, shp/cart, a/b]}]",
+)
+
+
+def test_targets_that_no_endpoint_serves_have_a_warning_each() -> None:
+    _, warnings = warned_module(KAFKA, ENDPOINT, ENDPOINT.replace("shop/*", "shop/cart"))
+    assert [warning.partition(";")[0] for warning in warnings] == [
+        f"spec.topics[0].targets[{index}]: found {name!r}, which no endpoint serves"
+        for index, name in ((1, "shp/cart"), (2, "a/b"))
+    ]
+    assert "did you mean shop/cart?" in warnings[0]
+
+
+@pytest.mark.parametrize("others", [[], [ENDPOINT, PYTHON]])
+def test_where_functions_in_python_may_serve_them_nothing_is_said(others: list[str]) -> None:
+    module_of(KAFKA, *others)
 
 
 def test_a_variable_is_passed_on_as_it_stands_with_a_warning() -> None:

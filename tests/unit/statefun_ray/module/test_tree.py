@@ -31,6 +31,12 @@ def test_scalars_stay_text_and_know_their_line() -> None:
     ]
 
 
+def test_escapes_for_the_halves_of_a_character_make_one() -> None:
+    value = the_mapping('a: "\\ud83d\\ude00 \\u00e9"\n').entries["a"].value
+    assert isinstance(value, Scalar)
+    assert value.text == "\N{GRINNING FACE} é"
+
+
 def test_the_last_of_two_equal_keys_counts_and_both_are_known() -> None:
     node = the_mapping("a: 1\nb: 2\na: 3\n")
     value = node.entries["a"].value
@@ -65,6 +71,8 @@ def test_aliases_of_aliases_take_no_room() -> None:
         ("a: &x\n  b: *x\n", 1, "contains it"),
         ("? [1, 2]\n: x\n", 1, "a key that is a list"),
         ("[" * 5000, 1, "without end"),
+        ('a: 1\nb: "\\ud83d"\n', 2, "half a character"),
+        ('"\\ude00\\ud83d": 1\n', 1, "half a character"),
         ("a: b: c\n", 1, "mapping values are not allowed"),
     ],
 )
