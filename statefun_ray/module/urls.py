@@ -111,7 +111,8 @@ def _unix(url: str, parts: SplitResult) -> Url:
     # As StateFun does it: escapes are resolved, and the names of the path counted, before anything else.
     names = [name for name in unquote(parts.path).split("/") if name]
     count = next((i for i, name in enumerate(names, 1) if name.endswith(".sock")), 0)
-    if parts.netloc or not parts.path.startswith("/") or not count or "\0" in names[count - 1]:
+    socket = "/" + "/".join(names[:count])
+    if parts.netloc or not parts.path.startswith("/") or not count or "\0" in socket:
         raise BadUrl(
             url,
             f"must be {UNIX}:// + the path of a socket that ends in .sock + the path of the URL, "
@@ -123,6 +124,6 @@ def _unix(url: str, parts: SplitResult) -> Url:
         host="",
         port=DEFAULT_PORTS["http"],
         path="/" + "/".join(names[count:]),
-        socket="/" + "/".join(names[:count]),
+        socket=socket,
         left_out=left_out,
     )

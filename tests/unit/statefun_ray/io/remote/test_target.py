@@ -64,6 +64,7 @@ def test_unix_sockets_have_their_slashes_encoded(template: str, socket: str, pat
         ("http+unix:///run/f.sock", False, "okhttp"),
         ("https+unix:///run/f.sock", True, "asks for TLS over a Unix socket"),
         ("http+unix:///run/f.socket", True, "ends in .sock"),
+        ("http+unix:///a%00/f.sock", True, "ends in .sock"),
         ("http+unix:///run/f", True, "ends in .sock"),
         ("ftp://h/x", False, "must begin with http"),
         ("http:///x", False, "must begin with http"),
