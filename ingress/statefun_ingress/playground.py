@@ -61,7 +61,7 @@ class PlaygroundIngressApp:
 
     def _address(self, raw_path: bytes) -> tuple[str, str]:
         parts = raw_path.removeprefix(b"/").removesuffix(b"/").split(b"/")
-        if len(parts) != 3 or not all(parts):
+        if len(parts) != 3 or not all(parts[1:]):  # the namespace may be empty, as in StateFun
             raise RequestRefused(
                 404,
                 "There is no such path",

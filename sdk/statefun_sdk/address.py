@@ -12,9 +12,11 @@ from typing import Any
 
 from statefun_sdk.errors import UserTypeError, UserValueError
 
-# Prefixes of namespaces that the runtime keeps for itself: reply addresses of the HTTP
-# ingress, and the tables of its own that share the keyed store with user state.
-_RESERVED_NAMESPACES = ("statefun-ray.reply", "~")
+# Namespaces that the runtime keeps for itself: reply addresses of the HTTP ingress, and what keeps
+# dead letters. So are those that begin as the tables of its own do, which share the keyed store with
+# user state.
+_RESERVED_NAMESPACES = ("statefun-ray.reply", "io.statefun-ray")
+_RESERVED_PREFIX = "~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +94,18 @@ def check_function_typename(typename: object) -> str:
             is reserved for the runtime.
     """
     text = check_qualified(typename, "function typename")
-    namespace = text.partition("/")[0]
-    if namespace == _RESERVED_NAMESPACES[0] or namespace.startswith(_RESERVED_NAMESPACES[1]):
-        raise UserValueError(
-            f"function typename {text!r}: the namespace {namespace!r} is reserved for the "
-            f"runtime; choose another"
-        )
+    problem = reserved_namespace(text)
+    if problem:
+        raise UserValueError(f"function typename {text!r}: {problem}")
     return text
+
+
+def reserved_namespace(typename: str) -> str:
+    """Return why no function may have ``typename``, a sentence about its namespace; "" if one may."""
+    namespace = typename.partition("/")[0]
+    if namespace not in _RESERVED_NAMESPACES and not namespace.startswith(_RESERVED_PREFIX):
+        return ""
+    return f"the namespace {namespace!r} is reserved for the runtime; choose another"
 
 
 def check_qualified(typename: object, what: str) -> str:

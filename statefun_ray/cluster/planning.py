@@ -29,7 +29,7 @@ from statefun_ray.cluster.deployment import (
     name_for,
     parse_http,
 )
-from statefun_ray.cluster.errors import BadModule, BadSetting
+from statefun_ray.cluster.errors import BadModule, BadSetting, BadTarget
 from statefun_ray.cluster.target import (
     AppSource,
     check_not_importing,
@@ -39,6 +39,7 @@ from statefun_ray.cluster.target import (
 )
 from statefun_ray.durations import parse_duration_ms
 from statefun_ray.module.load import load
+from statefun_ray.module.locations import path_of
 from statefun_ray.module.model import NO_MODULE, Module
 from statefun_sdk.functions import StatefulFunctions
 
@@ -68,7 +69,17 @@ def plan_deployment(
     module = module or NO_MODULE
     source = _source_of(functions, module)
     if not source.targets and not module.endpoints:
-        raise BadSetting("run", "nothing to run", "module:functions, or --module FILE with functions in it")
+        lacks = (
+            "no --module"
+            if module is NO_MODULE
+            else "the module has neither an endpoint nor Python functions"
+        )
+        raise BadTarget(
+            "run",
+            f"there is no function: no TARGET was given, and {lacks}",
+            "name module:functions, or a module with io.statefun.endpoints.v2/http or "
+            "io.statefun-ray.v1/python-functions in it",
+        )
     _check_clients(module)
     name = checked_name(name if name is not None else name_for(source))
     host, port = parse_http(http)
@@ -140,7 +151,7 @@ def load_module(files: Sequence[str]) -> Module:
 
 def name_of_module(file: str) -> str:
     """Return the name of an application that is only a module.yaml: that of its folder."""
-    folder = Path(file.removeprefix("file://").removeprefix("file:")).absolute().parent.name
+    folder = Path(path_of(file)).absolute().parent.name
     return re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:48].strip("-") or "app"
 
 

@@ -10,7 +10,7 @@ Not here: what is called when (``worker``), and the code of the functions (``inv
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from statefun_checkpoints.model import FunctionSpec, StateSpec
 from statefun_ray.core.invoker import InlineCall, Invoker
@@ -23,6 +23,9 @@ from statefun_ray.core.worker_config import WorkerConfig
 Bound: TypeAlias = tuple[InlineCall | None, list[Table], list[Table], FunctionMetrics]
 """``(call, tables, tables that an invocation refreshes, metrics)``; ``call`` is None for a function that
 is run through an ``Invoke`` effect. A tuple, as it is taken apart for every message."""
+
+NAMES_SHOWN: Final = 20
+"""Function types in a text: it is kept with every message that none of them takes."""
 
 
 class Functions:
@@ -84,6 +87,12 @@ class Functions:
         tables, refreshed = self._remote.bind(function_type)
         self._bind(function_type, tables, refreshed)
         return lane
+
+    def in_words(self) -> str:
+        """Return what is served here and elsewhere, for people."""
+        names = [*self._invoker.functions, *self._invoker.elsewhere]
+        more = len(names) - NAMES_SHOWN
+        return (", ".join(names[:NAMES_SHOWN]) or "none") + (f" and {more} more" if more > 0 else "")
 
     # --- states -----------------------------------------------------------------------------------
 

@@ -61,3 +61,7 @@ class Invoker(Protocol):
 
         Asked when a message for the type is seen first.
         """
+
+    @property
+    def elsewhere(self) -> Sequence[str]:
+        """Function types that live elsewhere, and ``namespace/*`` for any of a namespace, for texts."""

@@ -439,9 +439,7 @@ class Worker:
             address = ready.popleft()
             function = bound.get(address.function_type)
             if function is None:
-                address.error = (
-                    f"no function {address.function_type!r} in this application; it has {', '.join(bound)}"
-                )
+                address.error = f"no function {address.function_type!r} in this application; it has {self._functions.in_words()}"
                 address.in_flight = 0
                 self._give_up(address)
                 continue

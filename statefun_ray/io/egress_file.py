@@ -227,7 +227,12 @@ def _folder(egress: str, prefix: str) -> str:
 
 
 def _safe(text: str) -> str:
-    """Return ``text`` as one segment of an object name: odd characters as ``~`` and two hex digits."""
+    """Return ``text`` as one segment of an object name: odd characters as ``~`` and two hex digits.
+
+    No text at all, as an empty namespace is, becomes a ``~`` alone.
+    """
+    if not text:
+        return "~"
     safe = re.sub(rb"[^A-Za-z0-9_.=+@-]", lambda match: b"~%02x" % match[0][0], text.encode()).decode()
     first, rest = safe[:1], safe[1:]
     return f"~{ord(first):02x}{rest}" if first and first in ".=+@-" else safe

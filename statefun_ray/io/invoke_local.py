@@ -180,6 +180,11 @@ class EmbeddedInvoker:
         """Nobody but these functions is known here."""
         return None
 
+    @property
+    def elsewhere(self) -> Sequence[str]:
+        """None."""
+        return ()
+
     async def run(self, invoke: Invoke) -> InvocationEffects | None:
         """Run an awaiting invocation to its end.
 

@@ -35,6 +35,11 @@ class Invokers:
         """Say who runs a function that is not embedded; None if nobody does."""
         return self.remote.lane_of(function_type)
 
+    @property
+    def elsewhere(self) -> Sequence[str]:
+        """Those that live elsewhere, as the module has them."""
+        return self.remote.elsewhere
+
     def is_embedded(self, function_type: str) -> bool:
         """Whether a function runs in this process."""
         return function_type in self._embedded.functions

@@ -6,11 +6,10 @@ and then fails the job; here they are checked with everything else.
 
 from __future__ import annotations
 
-import re
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 from statefun_ray.module.fields import Field, Section
+from statefun_ray.module.locations import path_of
 from statefun_ray.module.model import (
     FUNCTION_NAME,
     MAX_BATCH_REQUESTS,
@@ -20,6 +19,7 @@ from statefun_ray.module.model import (
     Transport,
 )
 from statefun_ray.module.parts import Parts
+from statefun_ray.module.urls import UNIX, BadUrl, parse_url
 
 ASYNC: Final = "io.statefun.transports.v1/async"
 OKHTTP: Final = "io.statefun.transports.v1/okhttp"
@@ -27,10 +27,6 @@ OKHTTP: Final = "io.statefun.transports.v1/okhttp"
 _PATTERN: Final = "namespace/name for one function type, or namespace/* for a namespace"
 _BATCHES: Final = "a whole number; 0 or less for no limit"
 _SPEC: Final = "a mapping with functions and urlPathTemplate"
-
-# What java.net.URI lets through: the characters of RFC 3986, and others outside of ASCII.
-_URI: Final = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2}|[^\x00-\x7f\s])+")
-_PORT_MAX: Final = 65_535
 
 
 def read_endpoint_v2(spec: Field, parts: Parts) -> None:
@@ -71,7 +67,7 @@ def _read(section: Section, parts: Parts, transport: Transport, *, batches_as_te
 
 
 def _functions(field: Field, parts: Parts) -> str:
-    functions = field.typename(_PATTERN)
+    functions = field.function_type(_PATTERN)
     namespace, _, name = functions.partition("/")
     if "*" in namespace or ("*" in name and name != "*"):
         field.error(_PATTERN, "a star stands for all names of a namespace and for nothing else")
@@ -88,54 +84,38 @@ def _url_template(field: Field, functions: str, transport: Transport) -> str:
     template = field.text("a URL")
     if not template:
         return ""
-    unix = isinstance(transport, OkHttpTransport)
-    schemes = ("http", "https", "http+unix") if unix else ("http", "https")
+    has_sockets = isinstance(transport, OkHttpTransport)
+    schemes = ("http", "https", UNIX) if has_sockets else ("http", "https")
     expected = f"a URL of scheme {' or '.join(schemes)}"
     # Any name will do for a namespace; what is wrong then is wrong for every name.
     name = functions.partition("/")[2].replace("*", "name") or "name"
-    url = template.replace(FUNCTION_NAME, name)
-    if "{" in url or "}" in url:
+    filled = template.replace(FUNCTION_NAME, name)
+    if "{" in filled or "}" in filled:
         advice = f"{FUNCTION_NAME} is the only placeholder there is"
-        if "${" in url:
+        if "${" in filled:
             advice += "; StateFun replaces no environment variables, put the value in before the file is read"
         field.error(expected, advice)
-    elif not _URI.fullmatch(url):
-        field.error(expected, f"a URL cannot hold some character of {url!r}; write it as %XX")
-    else:
-        _check_parts(field, url, expected, schemes)
-    return template
-
-
-def _check_parts(field: Field, url: str, expected: str, schemes: tuple[str, ...]) -> None:
+        return template
     try:
-        split = urlsplit(url)
-        port_is_sound = split.port is None or 0 < split.port <= _PORT_MAX
-    except ValueError as error:
-        field.error(expected, str(error))
-        return
-    scheme = split.scheme.lower()
-    if scheme not in schemes:
-        advice = ""
-        if scheme == "https+unix":
-            advice = (
-                "no TLS is spoken over Unix sockets here, which do not leave the machine: write http+unix"
-            )
-        elif scheme.endswith("+unix"):
-            advice = f"Unix sockets need transport.type: {OKHTTP}"
-        field.error(expected, advice)
-    elif scheme.endswith("+unix"):
-        if split.netloc or not any(part.endswith(".sock") for part in split.path.split("/")):
-            field.error(
-                f"{scheme}:// + the path of a socket that ends in .sock + the path of the URL",
-                f"for example {scheme}:///var/run/functions.sock/statefun",
-            )
-    elif not split.hostname or not port_is_sound:
-        field.error(f"{scheme}://HOST or {scheme}://HOST:PORT with a port of 1 to {_PORT_MAX}")
-    elif "_" in split.hostname and "http+unix" not in schemes:
+        url = parse_url(filled)
+    except BadUrl as error:
+        subject = "it" if filled == template else f"with {name!r} for {FUNCTION_NAME} it"
+        field.error(expected, f"{subject} {error.problem}")
+        return template
+    if url.scheme not in schemes:
+        field.error(expected, f"Unix sockets need transport.type: {OKHTTP}")
+    elif url.left_out:
         field.warn(
-            f"the underscore in the host {split.hostname!r}",
+            f"{url.left_out!r} behind the path of a Unix socket", "it is not sent, as in StateFun; remove it"
+        )
+    elif not has_sockets and ("_" in url.host or not url.written_host.isascii()):
+        field.warn(
+            f"the underscore in the host {url.host!r}"
+            if "_" in url.host
+            else f"a letter beyond ASCII in the host {url.written_host!r}",
             "it works here, but StateFun's async transport refuses such a host",
         )
+    return template
 
 
 # --- transports ---------------------------------------------------------------------------------
@@ -202,20 +182,16 @@ def _location(section: Section, name: str) -> str:
     field = section.get(name)
     if field is None:
         return ""
-    expected = "the path of a file"
+    expected = "the path of a file on the workers' machines"
     text = field.text(expected)
-    scheme, colon, _ = text.partition(":")
-    if colon and scheme == "file":
-        return unquote(urlsplit(text).path)
-    if colon and scheme == "classpath":
-        field.error(
-            expected, "there is no class path here; give the path of the file on the workers' machines"
-        )
-    elif colon and "://" in text:
-        field.error(expected, "files are not loaded over the network; give a path on the workers' machines")
-    elif text.startswith("~"):
+    try:
+        path = path_of(text)
+    except ValueError as error:
+        field.error(expected, str(error))
+        return ""
+    if path.startswith("~"):
         field.warn("a path that starts with '~'", "it is not expanded; write the path in full")
-    return text
+    return path
 
 
 def _okhttp_timeouts(section: Section) -> OkHttpTransport:

@@ -11,11 +11,13 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from statefun_ray.module.flink_duration import FORM, parse_flink_duration_ms
+from statefun_ray.module.flink_duration import DURATION_MS_MAX, FORM, TooLong, parse_flink_duration_ms
 from statefun_ray.module.problems import Place, Problems, nearest
 from statefun_ray.module.tree import Listing, Mapping, Node, Scalar
+from statefun_sdk.address import reserved_namespace
 
 _INTEGER: Final = re.compile(r"[-+]?[0-9][0-9_]*")
+_DIGITS_MAX: Final = 1_000
 INT_MAX: Final = 2**31 - 1
 
 TYPENAME: Final = "namespace/name with exactly one slash, such as shop/cart"
@@ -86,6 +88,20 @@ class Field:
             return ""
         return f"{namespace}/{name}"
 
+    def function_type(self, expected: str = TYPENAME) -> str:
+        """Return the type of a function, or a pattern of them, outside of what the runtime reserves."""
+        typename = self.typename(expected)
+        reserved = reserved_namespace(typename)
+        if reserved:
+            self.error(expected, reserved)
+            return ""
+        odd = _odd(typename)
+        if odd:
+            self.warn(
+                f"{typename!r} with {odd}", "it is taken as it is; nothing with another name is meant by it"
+            )
+        return typename
+
     def choice(self, choices: Sequence[str], *, any_case: bool = False) -> str:
         """Return one of ``choices``, ``""`` after a problem."""
         expected = "one of " + ", ".join(choices)
@@ -119,15 +135,16 @@ class Field:
         if not text:
             return least
         plain = isinstance(self.node, Scalar) and self.node.is_plain
-        if not _INTEGER.fullmatch(text) or len(text) > 30 or not (plain or text_too):
+        if not _INTEGER.fullmatch(text) or not (plain or text_too):
             quotes = "write it without quotes" if _INTEGER.fullmatch(text) and not plain else ""
             self.error(expected, quotes)
             return least
-        number = int(text.replace("_", ""))
+        # Of a longer one the first digits say enough; int() has a limit.
+        number = int(text.replace("_", "")[:_DIGITS_MAX])
         if below_is is not None and -INT_MAX <= number < least:
             return below_is
         if not least <= number <= most:
-            self.error(expected)
+            self.error(expected, f"the largest is {most}" if number > most else "")
             return least
         return number
 
@@ -138,6 +155,9 @@ class Field:
             return least
         try:
             ms = parse_flink_duration_ms(text)
+        except TooLong:
+            self.error(f"at most {DURATION_MS_MAX} ms", "it is too long")
+            return least
         except ValueError:
             self.error(FORM)
             return least
@@ -170,7 +190,15 @@ class Field:
             for name, line in self.node.repeated:
                 place = Place(self.place.source, line, self.key_of(name))
                 self.problems.warn(place, f"the key {name!r} again", "the last one counts; remove the others")
-            return {name: self.at(name, entry.line, entry.value) for name, entry in self.node.entries.items()}
+            fields = {
+                name: self.at(name, entry.line, entry.value) for name, entry in self.node.entries.items()
+            }
+            merged = fields.pop("<<", None)
+            if merged is not None:
+                merged.warn(
+                    "a merge key '<<'", "it is not applied, nor is it in StateFun; write its keys out here"
+                )
+            return fields
         if self.node is not None:
             self.error(expected)
         return {}
@@ -205,6 +233,17 @@ class Field:
     def key_of(self, name: str) -> str:
         """Return the path of a key of this mapping."""
         return f"{self.place.key}.{name}" if self.place.key else name
+
+
+def _odd(typename: str) -> str:
+    """Return what is probably not meant in the name of a function, though StateFun takes it; "" for nothing."""
+    if any(part != part.strip() for part in typename.split("/")):
+        return "a blank at an end"
+    if not typename.isprintable():
+        return "a character that cannot be seen"
+    if "{" in typename or "}" in typename:
+        return "a brace, though nothing is put in here"
+    return ""
 
 
 class Section:

@@ -45,24 +45,29 @@ _NS_PER_UNIT: Final = {
 }
 
 _DURATION: Final = re.compile(r"([0-9]+)\s*(\S*)")
-_LONG_MAX: Final = 2**63 - 1
+DURATION_MS_MAX: Final = 2**63 - 1
 
 FORM: Final = (
     "a duration: digits and a unit, such as 500 ms, 30 s, 2 min, 1 h or 1 d; milliseconds without a unit"
 )
 
 
+class TooLong(ValueError):
+    """A duration of this form that is longer than what 64 bits hold in milliseconds."""
+
+
 def parse_flink_duration_ms(text: str) -> int:
     """Return ``text`` in whole milliseconds; what is smaller than one is cut off, as Flink does.
 
     Raises:
-        ValueError: not of this form, or more milliseconds than 64 bits hold.
+        TooLong: more milliseconds than 64 bits hold.
+        ValueError: not of this form.
     """
     match = _DURATION.fullmatch(text.strip())
     ns_per_unit = None if match is None else _NS_PER_UNIT.get(match[2].lower())
     if match is None or ns_per_unit is None:
         raise ValueError(f"{text!r} is not {FORM}")
-    ms = int(match[1]) * ns_per_unit // 1_000_000 if len(match[1]) <= 19 else _LONG_MAX + 1
-    if ms > _LONG_MAX:
-        raise ValueError(f"{text!r} is longer than {_LONG_MAX} ms")
+    ms = int(match[1]) * ns_per_unit // 1_000_000 if len(match[1]) <= 19 else DURATION_MS_MAX + 1
+    if ms > DURATION_MS_MAX:
+        raise TooLong(f"{text!r} is longer than {DURATION_MS_MAX} ms")
     return ms

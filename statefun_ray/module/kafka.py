@@ -58,7 +58,7 @@ def read_kafka_ingress(spec: Field, parts: Parts) -> None:
     _overwrite(section, properties, "address", "bootstrap.servers", _SERVERS, suffices=True)
     _overwrite(section, properties, "consumerGroupId", "group.id", _GROUP, suffices=True)
     reset = section.get("autoOffsetResetPosition")
-    topics = _topics(section.need("topics", "a list of topics"))
+    topics = _topics(section.need("topics", "a list of topics"), parts)
     parts.kafka_ingresses.append(
         KafkaIngress(
             id=id_text,
@@ -72,7 +72,7 @@ def read_kafka_ingress(spec: Field, parts: Parts) -> None:
     )
 
 
-def _topics(field: Field) -> tuple[KafkaTopic, ...]:
+def _topics(field: Field, parts: Parts) -> tuple[KafkaTopic, ...]:
     expected = "a list of one or more mappings with topic, valueType and targets"
     topics: dict[str, KafkaTopic] = {}
     items = field.items(expected)
@@ -88,7 +88,9 @@ def _topics(field: Field) -> tuple[KafkaTopic, ...]:
             "the type of its values, such as io.statefun.types/string"
         )
         targets = section.need("targets", "a list of function types")
-        types = tuple(target.typename() for target in targets.items("a list of function types"))
+        found = [(target.function_type(), target) for target in targets.items("a list of function types")]
+        parts.targets += found
+        types = tuple(function_type for function_type, _ in found)
         if targets.is_list and not types:
             targets.warn("no target", "every record of this topic is dropped")
         if topic in topics and topic:
@@ -203,7 +205,8 @@ def _semantic(field: Field | None) -> tuple[str, int]:
         return "at-least-once", 0
     expected = "a mapping with type, one of " + ", ".join(_SEMANTICS)
     kind_field = field.entries(expected).get("type")
-    kind = "at-least-once" if kind_field is None else kind_field.choice(_SEMANTICS)
+    # Without a type, or after a mistake in it, the other keys may be right for what was meant.
+    kind = "" if kind_field is None else kind_field.choice(_SEMANTICS)
     has_timeout = kind in ("exactly-once", "")
     extra = ("transactionTimeout", "transactionTimeoutMillis") if has_timeout else ()
     section = field.section(expected, ("type", *extra))

@@ -84,7 +84,7 @@ def _read_part(field: Field, kind_key: str, read: Read) -> None:
 def _with_id(spec: Field, meta: Section) -> Field:
     """Return the settings with the id among them, where the current layout has it."""
     id = meta.need("id", "the id, namespace/name")
-    if id.node is None or not isinstance(spec.node, MappingNode):
+    if not isinstance(spec.node, MappingNode):
         return spec
     entries = {**spec.node.entries, "id": Entry(id.place.line, id.node)}
     node = MappingNode(spec.node.line, entries, spec.node.repeated)

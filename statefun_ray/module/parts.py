@@ -31,6 +31,8 @@ class Parts:
         self.failure_policy = FailurePolicy()
         self.places: dict[tuple[str, str], Place] = {}
         """Who has clients, and a property of theirs -> where it is said; the id for the property ""."""
+        self.targets: list[tuple[str, Field]] = []
+        """Function types that records are for, each with where it is said."""
         self._claims: dict[tuple[str, str], Place] = {}
 
     def claim(self, what: str, name: str, field: Field) -> None:

@@ -82,17 +82,18 @@ def read(sources: Sequence[tuple[str, str]]) -> Reading:
     problems, parts = Problems(), Parts()
     for name, text in sources:
         _read_file(name, text, parts, problems)
-    found = problems.in_order(name for name, _ in sources)
-    has_error = any(problem.severity == "error" for problem in found)
-    return Reading(None if has_error else parts.module(), found, parts.places)
+    module = None if problems.error_count else parts.module()
+    if module is not None:
+        _warn_of_unserved(module, parts)
+    return Reading(module, problems.in_order(name for name, _ in sources), parts.places)
 
 
 def _read_file(source: str, text: str, parts: Parts, problems: Problems) -> None:
     nodes, fault = tree.parse(text)
     if fault is not None:
-        problems.error(
-            Place(source, fault.line), fault.reason, "YAML", "what follows in this file is not checked"
-        )
+        unchecked = "what follows in this file is not checked"
+        advice = f"{fault.advice}; {unchecked}" if fault.advice else unchecked
+        problems.error(Place(source, fault.line), fault.reason, "YAML", advice)
     documents = [
         Field(node, Place(source, node.line), problems)
         for node in nodes
@@ -133,6 +134,20 @@ def _read_kind(field: Field, kind: str, spec: Field, parts: Parts) -> None:
         "a kind that there is",
         f"did you mean {meant}?" if meant else "see docs/module-yaml.md for all of them",
     )
+
+
+def _warn_of_unserved(module: Module, parts: Parts) -> None:
+    """Say which targets of records no endpoint serves, unless functions in Python may well do."""
+    if module.functions or not module.endpoints:
+        return
+    for function_type, place in parts.targets:
+        if not module.serves(function_type):
+            meant = nearest(function_type, (endpoint.functions for endpoint in module.endpoints))
+            place.warn(
+                f"{function_type!r}, which no endpoint serves",
+                "unless a function in Python of that name is run beside this, no record gets there"
+                + (f"; did you mean {meant}?" if meant else ""),
+            )
 
 
 # --- what looks like a variable -----------------------------------------------------------------

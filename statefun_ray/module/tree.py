@@ -44,7 +44,8 @@ class Entry:
 
     line: int
     """Of the key."""
-    value: Node
+    value: Node | None
+    """None where something is wrong with it that was said already."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +67,7 @@ class SyntaxFault:
 
     line: int
     reason: str
+    advice: str = ""
 
 
 def parse(text: str) -> tuple[list[Node], SyntaxFault | None]:
@@ -78,20 +80,43 @@ def parse(text: str) -> tuple[list[Node], SyntaxFault | None]:
         return documents, fault.fault
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        return documents, SyntaxFault(line, f"the character U+{error.character:04X}")
+        advice = "" if error.character else "save the file as UTF-8"  # every other byte is 0 in UTF-16
+        return documents, SyntaxFault(line, f"the character U+{error.character:04X}", advice)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        reasons = [reason for reason in (error.context, error.problem) if reason]
-        return documents, SyntaxFault(mark.line + 1 if mark else 1, ": ".join(reasons))
+        return documents, _fault_of(error)
     except RecursionError:
         return documents, SyntaxFault(1, "nodes inside nodes without end")
     return documents, None
+
+
+def _fault_of(error: yaml.MarkedYAMLError) -> SyntaxFault:
+    mark = error.problem_mark or error.context_mark
+    context = "" if error.context == "while scanning for the next token" else error.context or ""
+    problem = (error.problem or "").removeprefix("found ")  # whoever says it puts that in front
+    reason = ": ".join(part for part in (context.removeprefix("found "), problem) if part)
+    advice = ""
+    if "'\\t' that cannot start" in problem:
+        reason, advice = "a tab before a key or a value", "put blanks there, which are all that YAML takes"
+    elif problem.startswith("undefined alias"):
+        advice = "its anchor has to stand before it in the same document; write the value out"
+    return SyntaxFault(mark.line + 1 if mark else 1, reason, advice)
 
 
 class _Fault(Exception):
     def __init__(self, fault: SyntaxFault) -> None:
         super().__init__(fault)
         self.fault = fault
+
+
+def _text(node: yaml.ScalarNode) -> str:
+    """Return the text of a scalar. Escapes for the two halves of a character make one, as in Java."""
+    text: str = node.value
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        raise _Fault(SyntaxFault(node.start_mark.line + 1, "an escape for half a character")) from None
 
 
 def _converted(document: yaml.Node) -> Node:
@@ -119,7 +144,7 @@ class _Converter:
 
     def _convert(self, node: yaml.Node, line: int) -> Node:
         if isinstance(node, yaml.ScalarNode):
-            return Scalar(line, node.value, node.style is None)
+            return Scalar(line, _text(node), node.style is None)
         if isinstance(node, yaml.SequenceNode):
             return Listing(line, tuple(self.convert(item) for item in node.value))
         entries: dict[str, Entry] = {}
@@ -128,7 +153,8 @@ class _Converter:
             key_line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise _Fault(SyntaxFault(key_line, "a key that is a list or a mapping"))
-            if key.value in entries:
-                repeated.append((key.value, key_line))
-            entries[key.value] = Entry(key_line, self.convert(value))
+            name = _text(key)
+            if name in entries:
+                repeated.append((name, key_line))
+            entries[name] = Entry(key_line, self.convert(value))
         return Mapping(line, entries, tuple(repeated))

@@ -46,6 +46,11 @@ class SimulatedInvokers:
         """Say who runs a function that is not embedded."""
         return LaneSpec(LANE, self._limit, self._waiting_max) if function_type in self._remote else None
 
+    @property
+    def elsewhere(self) -> Sequence[str]:
+        """Those that seem to live elsewhere."""
+        return sorted(self._remote)
+
     def is_remote(self, function_type: str) -> bool:
         """Whether a function seems to live elsewhere."""
         return function_type in self._remote

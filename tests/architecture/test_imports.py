@@ -32,15 +32,23 @@ def test_only_the_cluster_driver_imports_ray() -> None:
 
 
 def test_pure_modules_import_nothing_that_touches_the_world() -> None:
-    pure = contract("pure")
-    forbidden = frozenset(pure["forbidden_modules"])
-    offenders = {
+    assert _offenders("pure") == {}
+
+
+def test_the_core_does_not_know_the_sdk() -> None:
+    assert _offenders("core-sdk") == {}
+
+
+def _offenders(identifier: str) -> dict[str, list[str]]:
+    """What modules of a contract import all the same."""
+    rule = contract(identifier)
+    forbidden = frozenset(rule["forbidden_modules"])
+    return {
         module.name: found
         for module in source_modules()
-        if any(module.name == name or module.name.startswith(name + ".") for name in pure["source_modules"])
+        if any(module.name == name or module.name.startswith(name + ".") for name in rule["source_modules"])
         and (found := imports_any_of(module.path, forbidden))
     }
-    assert offenders == {}
 
 
 def test_every_module_named_in_a_contract_exists() -> None:

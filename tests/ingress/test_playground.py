@@ -60,6 +60,8 @@ async def test_without_a_vendor_type_the_body_is_called_a_string_and_left_alone(
         ("/", "expected /<namespace>/<function name>/<id>"),
         ("/example/person", "expected /<namespace>/<function name>/<id>"),
         ("/example/person/", "expected /<namespace>/<function name>/<id>"),
+        ("//Bob", "expected /<namespace>/<function name>/<id>"),
+        ("/example//Bob", "expected /<namespace>/<function name>/<id>"),
         ("/example/person/a/b", "expected /<namespace>/<function name>/<id>"),
         ("/example/persons/Bob", "did you mean example/person"),
     ],

@@ -7,12 +7,21 @@ import json
 import time
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 from urllib.error import HTTPError
 
 import pytest
 
+from statefun_ray.io.egress_file import read_egress
 from statefun_ray.local import LocalApplication
-from statefun_ray.module.model import PLAYGROUND_EGRESS, Endpoint, Module, PlaygroundEgress, PlaygroundIngress
+from statefun_ray.module.model import (
+    PLAYGROUND_EGRESS,
+    Endpoint,
+    FileEgress,
+    Module,
+    PlaygroundEgress,
+    PlaygroundIngress,
+)
 from statefun_sdk import (
     Context,
     IntType,
@@ -22,7 +31,8 @@ from statefun_sdk import (
     egress_message_builder,
     make_json_type,
 )
-from tests.remote.serving import serving
+from statefun_sdk.protocol import FromFunction, ToFunction
+from tests.remote.serving import Answer, result, serving
 
 GREET = make_json_type("example/GreetRequest")
 RECORD = make_json_type("io.statefun.playground/EgressRecord")
@@ -126,3 +136,37 @@ def test_a_bad_record_fails_its_batch_and_is_no_loss(where: str) -> None:
         assert "the playground egress has no topic 'nope'; it has greetings, other" in said["topic"]
         assert "unknown field `more`" in said["member"]
         assert taken(app, "other", 1) == ["y"]
+
+
+def test_the_empty_namespace_is_one_like_others(tmp_path: Path) -> None:
+    async def answer(request: ToFunction, _: bytes) -> Answer:
+        target = request.invocation.target
+        assert target.namespace == ""
+        said = FromFunction()
+        if target.type == "first":
+            sent = said.invocation_result.outgoing_messages.add()
+            sent.target.type, sent.target.id = "second", target.id
+            sent.argument.CopyFrom(request.invocation.invocations[0].argument)
+        else:
+            record = said.invocation_result.outgoing_egresses.add(egress_type="out")
+            record.argument.CopyFrom(request.invocation.invocations[0].argument)
+        return result(said)
+
+    with serving(StatefulFunctions()) as service:
+        service.behaviour = answer
+        endpoints = (Endpoint("/first", service.url), Endpoint("/*", service.url))
+        out = FileEgress("/out", f"file://{tmp_path}")
+        module = replace(MODULE, endpoints=endpoints, file_egresses=(out,))
+        with LocalApplication(StatefulFunctions(), module=module) as app:
+            request = urllib.request.Request(
+                f"{app.playground_url}//first/Bob",
+                b"hi",
+                {"content-type": "application/vnd.example/Text"},
+                method="PUT",
+            )
+            with urllib.request.urlopen(request, timeout=10) as response:
+                assert response.headers["status"] == "200"
+            app.wait_until(lambda: bool(read_egress(out.uri, out.id)))
+            assert [(row.typename, row.value) for row in read_egress(out.uri, out.id)] == [
+                ("example/Text", b"hi")
+            ]

@@ -355,10 +355,11 @@ def _missing_states(
 
 
 def _typename(what: str, namespace: str, name: str, function_type: str) -> str:
-    if not namespace or not name or "/" in namespace or "/" in name:
+    # An empty namespace is one: `/name` may be served, and may be an egress.
+    if not name or "/" in namespace or "/" in name:
         raise BadAnswer(
-            f"{function_type} asks for {what} with namespace {namespace!r} and type {name!r}; both must be "
-            "given, and have no slash"
+            f"{function_type} asks for {what} with namespace {namespace!r} and type {name!r}; the type must be "
+            "given, and neither has a slash"
         )
     return f"{namespace}/{name}"
 

@@ -78,6 +78,11 @@ class RemoteInvoker:
         """Say which worker this is for; to be done before the first `start`."""
         self._core = core
 
+    @property
+    def elsewhere(self) -> Sequence[str]:
+        """What the endpoints serve; see ``core.invoker.Invoker``."""
+        return [endpoint.functions for endpoint in self._module.endpoints]
+
     def lane_of(self, function_type: str) -> LaneSpec | None:
         """Say who serves a function; see ``core.invoker.Invoker``."""
         spec = self._module.endpoint_of(function_type)

@@ -5,23 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from typing import Final
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin
 
 from statefun_ray.module.model import AsyncTransport, Endpoint
+from statefun_ray.module.urls import DEFAULT_PORTS, UNIX, Url, parse_url
+from statefun_ray.module.urls import BadUrl as BadUrl
 
-_ILLEGAL: Final = re.compile(r"[^!-~]|[{}\"<>\\^`|]")
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-
-
-class BadUrl(Exception):
-    """The URL of an endpoint, with a function's name put in, is none."""
-
-    def __init__(self, url: str, problem: str) -> None:
-        super().__init__(url, problem)
-        self.url, self.problem = url, problem
-
-    def __str__(self) -> str:
-        return f"endpoint URL {self.url!r} {self.problem}"
+_ILLEGAL: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|[^!-~]|[{}\"<>\\^`|]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +47,21 @@ def target_of(endpoint: Endpoint, function_type: str) -> Target:
     """Return where requests for a function go.
 
     Raises:
-        BadUrl: the name makes it invalid, or its transport does not know the scheme.
+        BadUrl: the name makes it invalid; what can be known without one the reader of modules has refused.
     """
     url = endpoint.url_for(function_type)
-    illegal = _ILLEGAL.search(url)
-    if illegal is not None:
-        raise BadUrl(url, f"holds {illegal[0]!r}, which no URL may")
-    scheme, _, _ = url.partition("://")
-    if scheme == "https+unix":
-        raise BadUrl(url, "asks for TLS over a Unix socket, which is not spoken here; write http+unix://")
-    if scheme == "http+unix":
-        if isinstance(endpoint.transport, AsyncTransport):
+    parsed = parse_url(url)
+    is_async = isinstance(endpoint.transport, AsyncTransport)
+    if parsed.scheme == UNIX:
+        if is_async:
             raise BadUrl(url, "is of a Unix socket, which takes transport io.statefun.transports.v1/okhttp")
-        return _unix_target(url)
-    target, fragment = _web_target(url)
-    if fragment and isinstance(endpoint.transport, AsyncTransport):
-        target = replace(target, path=f"{target.path}#{fragment}")  # StateFun's sends it along
+        # OkHttp, through which StateFun does this, takes the path for one segment: its slashes are
+        # percent-encoded on the wire, and no path at all is one slash. Services are written for that.
+        path = "/" + quote(parsed.path, safe="")
+        return Target(url, "http", "localhost", parsed.port, path, parsed.socket)
+    target = _web_target(url, parsed)
+    if parsed.fragment and is_async:
+        target = replace(target, path=f"{target.path}#{parsed.fragment}")  # StateFun's sends it along
     return target
 
 
@@ -90,11 +79,13 @@ def redirected(target: Target, location: str) -> Target:
     location = _ILLEGAL.sub(lambda illegal: f"%{ord(illegal[0]):02X}", location.strip())
     try:
         host = f"[{target.host}]" if ":" in target.host else target.host
-        port = "" if target.port == _DEFAULT_PORTS[target.scheme] else f":{target.port}"
+        port = "" if target.port == DEFAULT_PORTS[target.scheme] else f":{target.port}"
         url = urljoin(f"{target.scheme}://{host}{port}{target.path}", location)
     except ValueError as error:
         raise BadUrl(location, f"is not valid: {error}") from None
-    found, _ = _web_target(url)
+    if url.partition(":")[0].lower() not in DEFAULT_PORTS:
+        raise BadUrl(url, "must begin with http:// or https:// and a host")
+    found = _web_target(url, parse_url(url))
     if not target.socket:
         return found
     if found.scheme != target.scheme:
@@ -102,25 +93,5 @@ def redirected(target: Target, location: str) -> Target:
     return replace(found, socket=target.socket)
 
 
-def _web_target(url: str) -> tuple[Target, str]:
-    """Return the target of a URL of http or https, without its fragment, and that."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise BadUrl(url, f"is not valid: {error}") from None
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-        raise BadUrl(url, "must begin with http:// or https:// and a host")
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    port = port or _DEFAULT_PORTS[parts.scheme]
-    return Target(url, parts.scheme, parts.hostname, port, path), parts.fragment
-
-
-def _unix_target(url: str) -> Target:
-    file, found, path = url.partition("://")[2].partition(".sock")
-    if not found or (path and not path.startswith("/")):
-        raise BadUrl(url, "must hold the path of a socket that ends in .sock, and perhaps a path after it")
-    # OkHttp, through which StateFun does this, takes the path for one segment: its slashes are
-    # percent-encoded on the wire, and no path at all is one slash. Services are written for that.
-    path = "/" + quote(path or "/", safe="")
-    return Target(url, "http", "localhost", _DEFAULT_PORTS["http"], path, file + ".sock")
+def _web_target(url: str, parsed: Url) -> Target:
+    return Target(url, parsed.scheme, parsed.host, parsed.port, parsed.path)

@@ -40,10 +40,10 @@ def test_any_error_exits_with_2_and_all_problems_are_there(capsys: pytest.Captur
     assert main(["validate", "wrong.yaml", "sound.yaml", "sound.yaml", "none.yaml"]) == 2
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[0] for line in lines] == [
+        "sound.yaml",
         "none.yaml",
         "wrong.yaml:3",
         "wrong.yaml:4",
-        "sound.yaml:2",
         "sound.yaml:3",
         "4 errors, 1 warning",
     ]

@@ -45,13 +45,17 @@ def test_a_function_typename_has_two_parts(typename: str) -> None:
         check_function_typename(typename)
 
 
-@pytest.mark.parametrize("typename", ["statefun-ray.reply/x", "~queue/x", "~/x"])
+@pytest.mark.parametrize(
+    "typename", ["statefun-ray.reply/x", "io.statefun-ray/dead-letters", "~queue/x", "~/x"]
+)
 def test_namespaces_of_the_runtime_are_reserved(typename: str) -> None:
     with pytest.raises(UserValueError, match="reserved for the runtime"):
         check_function_typename(typename)
 
 
-@pytest.mark.parametrize("typename", ["shop/cart", "a.b-c/d_e", "größe/maß", "statefun-ray.replyx/y"])
+@pytest.mark.parametrize(
+    "typename", ["shop/cart", "a.b-c/d_e", "größe/maß", "statefun-ray.replyx/y", "io.statefun-ray.x/y"]
+)
 def test_other_function_typenames_are_fine(typename: str) -> None:
     assert check_function_typename(typename) == typename
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from statefun_ray.cluster.errors import BadSetting
+from statefun_ray.cluster.errors import BadSetting, BadTarget
 from statefun_ray.cluster.planning import plan_deployment
+from statefun_ray.module.model import Module, PlaygroundIngress
 from statefun_sdk import Context, Message, StatefulFunctions
 from statefun_sdk.errors import UserError
 
@@ -44,6 +45,23 @@ def test_there_is_a_standby_for_every_worker_unless_said_otherwise() -> None:
 
 def test_every_deployment_has_a_secret_of_its_own() -> None:
     assert plan_deployment(functions).secret != plan_deployment(functions).secret
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (None, "no TARGET was given, and no --module"),
+        (
+            Module(playground_ingress=PlaygroundIngress()),
+            "the module has neither an endpoint nor Python functions",
+        ),
+    ],
+)
+def test_an_application_without_functions_is_told_what_is_missing(module: Module | None, words: str) -> None:
+    with pytest.raises(
+        BadTarget, match=f"there is no function: .*{words}; name module:functions, or a module"
+    ):
+        plan_deployment(None, module=module)
 
 
 def test_something_else_than_functions_is_refused() -> None:

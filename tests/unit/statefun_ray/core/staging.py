@@ -117,6 +117,10 @@ class Script:
     def lane_of(self, function_type: str) -> LaneSpec | None:
         return next((lane for prefix, lane in self._remote.items() if function_type.startswith(prefix)), None)
 
+    @property
+    def elsewhere(self) -> Sequence[str]:
+        return [f"{prefix}*" for prefix in self._remote]
+
     def bind(self, function_type: str, tables: Sequence[Table]) -> InlineCall | None:
         if function_type in self._awaiting or function_type not in self.functions:
             self.tables[function_type] = tables

@@ -11,6 +11,7 @@ from statefun_checkpoints.participant import ProtocolViolation
 from statefun_ingress import frames
 from statefun_ray.core.addresses import BACKOFF_MS_MAX, BACKOFF_MS_MIN
 from statefun_ray.core.control import Pulse, Trigger
+from statefun_ray.core.invoker import LaneSpec
 from statefun_ray.core.metrics import RETRYING_REPORTED_MAX
 from tests.unit.statefun_ray.core.staging import NOW, TEXT, Actor, Call, Script, Stage, id_of, ids_of, message
 
@@ -253,6 +254,20 @@ def test_an_unknown_function_is_parked_with_what_there_is_instead() -> None:
     assert (function, id, count) == ("a/unknown", "1", 1)
     assert error == "no function 'a/unknown' in this application; it has a/log, a/fragile, a/slow"
     assert worker.state("a/log", "1") == "y"
+
+
+def test_what_there_is_instead_includes_what_is_served_elsewhere_and_has_a_bound() -> None:
+    lane = LaneSpec("service", 1)
+    for script, words in (
+        (Script({}), "it has none"),
+        (Script({}, remote={"a/": lane, "b/": lane}), "it has a/*, b/*"),
+        (Script({f"n/{i}": remember for i in range(22)}), ", n/18, n/19 and 2 more"),
+    ):
+        worker = Actor(script).start()
+        worker.admit(message("q/f", "1", "x"))
+        worker.run()
+        [(_, _, error, _)] = worker.core.heartbeat(0).parked
+        assert error.endswith(words)
 
 
 def test_parked_addresses_stay_parked_over_a_crash_and_get_another_chance_after_a_stop() -> None:

@@ -125,7 +125,7 @@ def test_a_number_that_json_does_not_know_is_kept_as_bytes() -> None:
     assert read_egress(store, EGRESS)[0].value == codecs.encode_double(math.inf)
 
 
-@pytest.mark.parametrize("egress", ["a b/c", "../x", ".hidden/..", "ü/%", "=a/-b"])
+@pytest.mark.parametrize("egress", ["a b/c", "../x", ".hidden/..", "ü/%", "=a/-b", "/x"])
 def test_any_egress_name_is_a_safe_object_name_of_its_own(egress: str) -> None:
     store = MemoryStore()
 

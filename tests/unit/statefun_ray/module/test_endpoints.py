@@ -6,8 +6,18 @@ import textwrap
 
 import pytest
 
+from statefun_ray.io.remote.target import target_of
 from statefun_ray.module.model import AsyncTransport, Endpoint, OkHttpTransport
-from tests.unit.statefun_ray.module.reading import document, error_of, errors_of, module_of, warned_module
+from statefun_sdk.address import check_function_typename
+from statefun_sdk.errors import UserValueError
+from tests.unit.statefun_ray.module.reading import (
+    document,
+    error_of,
+    errors_of,
+    module_of,
+    reading_of,
+    warned_module,
+)
 
 V1 = "io.statefun.endpoints.v1/http"
 V2 = "io.statefun.endpoints.v2/http"
@@ -113,6 +123,20 @@ def test_v2_refuses_other_batch_limits(written: str) -> None:
     assert "expected a whole number" in text
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (v2(maxNumBatchRequests="99999999999"), "the largest is 2147483647"),
+        (v2(maxNumBatchRequests="9" * 5000), "the largest is 2147483647"),
+        (v2("payload_max_bytes: 3221225472"), "the largest is 2147483647"),
+        (v2("call: 9223372036854775808"), "at most 9223372036854775807 ms; it is too long"),
+        (v2("call: 9223372036854775807 d"), "it is too long"),
+    ],
+)
+def test_what_is_too_large_is_told_the_bound(text: str, words: str) -> None:
+    assert words in error_of(text)[2]
+
+
 def test_v1_wants_a_batch_limit_without_quotes() -> None:
     base = "functions: a/b\nurlPathTemplate: http://h/\nmaxNumBatchRequests: "
     assert the_endpoint(document(V1, base + "5")).max_batch_requests == 5
@@ -175,6 +199,36 @@ def test_other_patterns_are_refused(functions: str) -> None:
     assert repr(functions) in text
 
 
+@pytest.mark.parametrize("kind", [V1, V2])
+@pytest.mark.parametrize(
+    "functions",
+    ["~a/*", "~queue/f", "statefun-ray.reply/*", "io.statefun-ray/*", "io.statefun-ray/dead-letters"],
+)
+def test_namespaces_of_the_runtime_are_refused_as_the_sdk_does(kind: str, functions: str) -> None:
+    key, line, text = error_of(document(kind, f"functions: '{functions}'\nurlPathTemplate: http://h/"))
+    assert (key, line) == ("spec.functions", 3)
+    with pytest.raises(UserValueError) as refused:
+        check_function_typename(functions)
+    assert text.endswith(str(refused.value).partition(": ")[2])
+    assert "is reserved for the runtime; choose another" in text
+
+
+@pytest.mark.parametrize(
+    ("functions", "words"),
+    [
+        ("a/b ", "a blank at an end"),
+        ("a /*", "a blank at an end"),
+        ("a/b\\a", "a character that cannot be seen"),
+        ("a/{function.name}", "a brace, though nothing is put in here"),
+    ],
+)
+def test_a_name_that_is_hardly_meant_is_taken_with_a_warning(functions: str, words: str) -> None:
+    module, (warning,) = warned_module(v2(functions=f'"{functions}"', urlPathTemplate="http://h/"))
+    assert module.endpoints[0].functions == functions.replace("\\a", "\a")
+    assert warning.startswith("spec.functions: ")
+    assert words in warning
+
+
 def test_the_exact_endpoint_beats_that_of_the_namespace_in_any_order() -> None:
     texts = [v2(functions="shop/*"), v2(functions="shop/cart", urlPathTemplate="http://cart/")]
     for order in (texts, texts[::-1]):
@@ -219,8 +273,11 @@ def test_these_urls_are_fine(url: str) -> None:
         ("http://[::1/x", "URL of scheme"),
         ("http://h/{namespace}", "only placeholder"),
         ("http://h/{function.name", "only placeholder"),
-        ("http://h/a b", "cannot hold"),
-        ("http://h/%zz", "cannot hold"),
+        ("http://h/a b", "it holds ' ', which no URL may; write it as %20"),
+        ("http://h/%zz", "it holds '%' without two hexadecimal digits behind it; write it as %25"),
+        ("http://h/a\u2003b", "write it as %E2%80%83"),
+        ("http://h..x/", "the host 'h..x', which is no name"),
+        ("http://größe..x/", "the host 'größe..x', which is no name"),
         ("http+unix:///f.sock/x", "transport.type: io.statefun.transports.v1/okhttp"),
     ],
 )
@@ -230,11 +287,38 @@ def test_other_urls_are_refused_before_any_message_comes(url: str, words: str) -
     assert words in text
 
 
-def test_a_name_that_makes_no_url_is_refused() -> None:
-    key, _, text = error_of(v2(functions="'shop/my cart'"))
+@pytest.mark.parametrize(("name", "held"), [("my cart", "' '"), ("cart%g", "'%' without")])
+def test_a_name_that_makes_no_url_is_refused(name: str, held: str) -> None:
+    key, _, text = error_of(v2(functions=f"'shop/{name}'"))
     assert key == "spec.urlPathTemplate"
-    assert "cannot hold" in text
+    assert f"with {name!r} for {{function.name}} it holds {held}" in text
     the_endpoint(v2(functions="'shop/my cart'", urlPathTemplate="http://h/"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h/é/{function.name}?q=ü#ß",
+        "http://hübsch.de/x",
+        "http+unix:///run/my.sockets/f.sock/x",
+        "http+unix:/a/b.sock/x",
+        "HTTP+UNIX:///a%20b.sock",
+        "http+unix:///b.sock?x=1",
+    ],
+)
+@pytest.mark.parametrize("functions", ["shop/größe", "shop/*"])
+def test_what_is_accepted_can_be_asked_for_every_name(url: str, functions: str) -> None:
+    reading = reading_of(document(V1, f"functions: '{functions}'\nurlPathTemplate: '{url}'"))
+    assert reading.module is not None
+    for name in ("größe", "name", "b%20c", "%C3%A9", "x.sock"):
+        target_of(reading.module.endpoints[0], f"shop/{name}")
+
+
+def test_what_stands_behind_the_path_of_a_unix_socket_is_said_to_go_nowhere() -> None:
+    _, (warning,) = warned_module(
+        document(V1, "functions: a/b\nurlPathTemplate: 'http+unix:///b.sock/x?y=1#z'")
+    )
+    assert warning.startswith("spec.urlPathTemplate: found '?y=1#z' behind the path of a Unix socket")
 
 
 def test_a_variable_in_the_url_is_refused_with_a_word_about_variables() -> None:
@@ -243,10 +327,11 @@ def test_a_variable_in_the_url_is_refused_with_a_word_about_variables() -> None:
     assert "no environment variables" in text
 
 
-def test_an_underscore_in_the_host_works_with_a_warning() -> None:
-    _, (warning,) = warned_module(v2(urlPathTemplate="http://my_service:8000/"))
-    assert "'my_service'" in warning
-    module_of(document(V1, "functions: a/b\nurlPathTemplate: http://my_service:8000/"))
+@pytest.mark.parametrize("host", ["my_service", "größe.de"])
+def test_a_host_that_the_async_transport_of_statefun_refuses_works_with_a_warning(host: str) -> None:
+    _, (warning,) = warned_module(v2(urlPathTemplate=f"http://{host}:8000/"))
+    assert repr(host) in warning
+    module_of(document(V1, f"functions: a/b\nurlPathTemplate: http://{host}:8000/"))
 
 
 @pytest.mark.parametrize("url", ["http+unix:///var/run/f.sock", "http+unix:///f.sock/path/{function.name}"])
@@ -259,7 +344,7 @@ def test_tls_over_a_unix_socket_is_refused_and_not_left_out_silently() -> None:
         document(V1, "functions: a/b\nurlPathTemplate: https+unix:///var/run/f.sock/x")
     )
     assert (key, line) == ("spec.urlPathTemplate", 4)
-    assert "no TLS is spoken over Unix sockets here" in text
+    assert "it asks for TLS over a Unix socket, which is not spoken here; write http+unix://" in text
 
 
 @pytest.mark.parametrize(

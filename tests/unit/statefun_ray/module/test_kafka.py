@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statefun_ray.module.model import KafkaEgress, KafkaIngress, KafkaTopic, StartupPosition
-from tests.unit.statefun_ray.module.reading import document, error_of, errors_of, module_of, warned_module
+from tests.unit.statefun_ray.module.reading import (
+    document,
+    error_of,
+    errors_of,
+    module_of,
+    reading_of,
+    warned_module,
+)
 
 INGRESS = "io.statefun.kafka.v1/ingress"
 EGRESS = "io.statefun.kafka.v1/egress"
@@ -120,6 +127,10 @@ def test_a_topic_without_targets_is_read_and_dropped_with_a_warning() -> None:
         (
             "topics: [{topic: t, valueType: v, targets: [a, b/c, d/]}]",
             [f"spec.topics[0].targets[{i}]" for i in (0, 2)],
+        ),
+        (
+            "topics: [{topic: t, valueType: v, targets: [~timers/f, io.statefun-ray/dead-letters, a/b]}]",
+            [f"spec.topics[0].targets[{i}]" for i in (0, 1)],
         ),
         ("topics: [{topic: [t], valueType: v, targets: [a/b]}]", ["spec.topics[0].topic"]),
     ],
@@ -365,6 +376,12 @@ def test_other_semantics_are_refused(semantic: str, key: str) -> None:
 
 def test_a_semantic_is_a_mapping() -> None:
     assert error_of(egress("deliverySemantic: exactly-once"))[0] == "spec.deliverySemantic"
+
+
+@pytest.mark.parametrize("key", ["transactionTimeout: 15min", "transactionTimeoutMillis: 900000"])
+def test_without_a_type_nothing_is_said_of_the_timeout(key: str) -> None:
+    reading = reading_of(egress(f"deliverySemantic: {{{key}}}"))
+    assert [problem.place.key for problem in reading.problems] == ["spec.deliverySemantic.type"]
 
 
 def test_a_timeout_without_exactly_once_has_no_effect() -> None:

@@ -123,6 +123,11 @@ def test_what_is_missing_is_named(text: str, keys: list[str]) -> None:
     assert sorted(key for key, _, _ in errors_of(text)) == sorted(keys)
 
 
+def test_an_id_that_is_missing_is_asked_for_once_and_where_it_belongs() -> None:
+    text = (HEAD + KAFKA).replace(", id: shop/orders", "").replace(", id: nonsense", "")
+    assert [key for key, _, _ in errors_of(text)] == ["module.spec.ingresses[0].ingress.meta.id"]
+
+
 def test_kinesis_is_recognised_under_its_old_name() -> None:
     part = "    ingresses: [{ingress: {meta: {type: io.statefun.kinesis/ingress, id: a/b}, spec: {}}}]\n"
     assert "no connector for Kinesis" in error_of(HEAD + part)[2]

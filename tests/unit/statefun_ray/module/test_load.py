@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -13,14 +14,55 @@ from tests.unit.statefun_ray.module.reading import document
 PLAYGROUND = document("io.statefun.playground.v1/ingress", "port: 8090")
 
 
-@pytest.mark.parametrize("prefix", ["", "file:", "file://"])
+@pytest.mark.parametrize("prefix", ["", "file:", "file://", "file://localhost", "FILE:"])
 def test_a_file_is_named_by_path_or_url(tmp_path: Path, prefix: str) -> None:
-    path = tmp_path / "module.yaml"
+    path = tmp_path / "my module.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + PLAYGROUND.encode())
-    reading = load([f"{prefix}{path}"])
+    reading = load([f"{prefix}{quote(str(path))}" if prefix else str(path)])
     assert reading.problems == ()
     assert reading.module is not None
     assert reading.module.playground_ingress is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "classpath:module.yaml",
+            "there is no class path here; give the path of the file, such as module.yaml",
+        ),
+        ("https://h/module.yaml", "not loaded over the network"),
+        ("file://etc/module.yaml", "three slashes in front: file:///etc/module.yaml"),
+    ],
+)
+def test_what_is_on_no_disk_here_is_said_to_be_so(name: str, words: str) -> None:
+    assert words in load([name]).errors[0].text
+
+
+@pytest.mark.parametrize(
+    ("data", "line", "words"),
+    [
+        (b"a: b\nc: \xe9\n", 2, "the byte 0xE9 at offset 8, which is not UTF-8"),
+        (b"\xef\xbb\xbfa: \xe9\n", 1, "offset 6"),
+        ("a: b\n".encode("utf-16"), 1, "which is not UTF-8"),
+        ("a: b\n".encode("utf-16-le"), 1, "the character U+0000"),
+    ],
+)
+def test_another_encoding_is_said_with_its_place(tmp_path: Path, data: bytes, line: int, words: str) -> None:
+    path = tmp_path / "module.yaml"
+    path.write_bytes(data)
+    (error,) = load([str(path)]).errors
+    assert error.place.line == line
+    assert words in error.text
+    assert "save the file as UTF-8" in error.text
+
+
+def test_a_file_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "module.yaml"
+    path.write_text(PLAYGROUND, encoding="utf-8")
+    again, otherwise = load([str(path), str(path), f"file:{path}"]).errors
+    assert again.text == "found the same file again; expected each file once; name it once"
+    assert otherwise.text.startswith(f"found the same file again, first as {path}")
 
 
 def test_files_that_cannot_be_read_are_problems_among_others(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statefun_ray.module.model import Module
+from statefun_ray.module.model import Module, PlaygroundIngress
 from statefun_ray.module.read import KINDS, UNAVAILABLE, read
 from tests.unit.statefun_ray.module.reading import (
     document,
@@ -25,6 +25,7 @@ from tests.unit.statefun_ray.module.reading import (
 GOLDEN = Path(__file__).parent / "golden"
 
 ENDPOINT = document("io.statefun.endpoints.v2/http", "functions: shop/*\nurlPathTemplate: http://h/")
+PYTHON = document("io.statefun-ray.v1/python-functions", "functions: my_app:functions")
 PLAYGROUND = document("io.statefun.playground.v1/ingress", "port: 8090")
 
 
@@ -131,6 +132,27 @@ def test_what_comes_before_a_syntax_error_is_checked_too() -> None:
     assert "what follows in this file is not checked" in errors[1][2]
 
 
+KAFKA = document(
+    "io.statefun.kafka.v1/ingress",
+    "id: a/in\naddress: k\nconsumerGroupId: g\n"
+    "topics: [{topic: t, valueType: v, targets: [shop/cart, shp/cart, a/b]}]",
+)
+
+
+def test_targets_that_no_endpoint_serves_have_a_warning_each() -> None:
+    _, warnings = warned_module(KAFKA, ENDPOINT, ENDPOINT.replace("shop/*", "shop/cart"))
+    assert [warning.partition(";")[0] for warning in warnings] == [
+        f"spec.topics[0].targets[{index}]: found {name!r}, which no endpoint serves"
+        for index, name in ((1, "shp/cart"), (2, "a/b"))
+    ]
+    assert "did you mean shop/cart?" in warnings[0]
+
+
+@pytest.mark.parametrize("others", [[], [ENDPOINT, PYTHON]])
+def test_where_functions_in_python_may_serve_them_nothing_is_said(others: list[str]) -> None:
+    module_of(KAFKA, *others)
+
+
 def test_a_variable_is_passed_on_as_it_stands_with_a_warning() -> None:
     text = document(
         "io.statefun.kafka.v1/egress",
@@ -162,6 +184,23 @@ def test_anchors_and_aliases_work() -> None:
     shared = "functions: a/b\nurlPathTemplate: http://h/\ntransport: &t {call: 7s, connect: 1s}\nx: *t"
     module, _ = warned_module(document("io.statefun.endpoints.v2/http", shared))
     assert module.endpoints[0].transport.call_ms == 7_000
+
+
+def test_a_merge_key_is_not_applied_and_that_is_said() -> None:
+    text = "x: &x {port: 1}\nkind: io.statefun.playground.v1/ingress\nspec:\n  <<: *x\n"
+    module, (_, warning) = warned_module(text)
+    assert module.playground_ingress == PlaygroundIngress(port=0)
+    assert warning == (
+        "spec.<<: found a merge key '<<'; it is not applied, nor is it in StateFun; write its keys out here"
+    )
+
+
+def test_an_alias_to_another_document_is_said_to_reach_nothing() -> None:
+    (error,) = reading_of("kind: &k a/b\nspec: {}\n---\nkind: *k\nspec: {}\n").errors[1:]
+    assert error.text == (
+        "found undefined alias 'k'; expected YAML; its anchor has to stand before it in the same document; "
+        "write the value out; what follows in this file is not checked"
+    )
 
 
 def test_a_module_is_plain_data() -> None:

@@ -31,6 +31,12 @@ def test_scalars_stay_text_and_know_their_line() -> None:
     ]
 
 
+def test_escapes_for_the_halves_of_a_character_make_one() -> None:
+    value = the_mapping('a: "\\ud83d\\ude00 \\u00e9"\n').entries["a"].value
+    assert isinstance(value, Scalar)
+    assert value.text == "\N{GRINNING FACE} é"
+
+
 def test_the_last_of_two_equal_keys_counts_and_both_are_known() -> None:
     node = the_mapping("a: 1\nb: 2\na: 3\n")
     value = node.entries["a"].value
@@ -58,12 +64,15 @@ def test_aliases_of_aliases_take_no_room() -> None:
     ("text", "line", "words"),
     [
         ("a: 1\nb: [1, 2\nc: 3\n", 3, "flow sequence"),
-        ("a: 1\n\tb: 2\n", 2, ""),
+        ("a: 1\n\tb: 2\n", 2, "a tab before a key"),
+        ("a: `b`\n", 1, "character '`'"),
         ("a: *nowhere\n", 1, "undefined alias"),
         ("a: 1\nb: \x07\n", 2, "U+0007"),
         ("a: &x\n  b: *x\n", 1, "contains it"),
         ("? [1, 2]\n: x\n", 1, "a key that is a list"),
         ("[" * 5000, 1, "without end"),
+        ('a: 1\nb: "\\ud83d"\n', 2, "half a character"),
+        ('"\\ude00\\ud83d": 1\n', 1, "half a character"),
         ("a: b: c\n", 1, "mapping values are not allowed"),
     ],
 )
@@ -72,6 +81,23 @@ def test_what_is_not_yaml_has_a_line_and_a_reason(text: str, line: int, words: s
     assert fault is not None
     assert fault.line == line
     assert words in fault.reason
+    assert not fault.reason.startswith("found"), "whoever says it puts that in front"
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("a: 1\n\tb: 2\n", "put blanks there"),
+        ("a: &k 1\n---\nb: *k\n", "in the same document; write the value out"),
+        ("a\0: 1\0", "save the file as UTF-8"),
+        ("a: &k 1\nb: &k 2\n", ""),
+    ],
+)
+def test_a_common_fault_has_advice(text: str, advice: str) -> None:
+    _, fault = parse(text)
+    assert fault is not None
+    assert advice in fault.advice
+    assert not fault.reason.startswith("found")
 
 
 def test_documents_before_a_fault_are_there() -> None:
