@@ -275,16 +275,18 @@ async def test_a_request_that_is_taken_slowly_runs_into_neither_write_nor_read()
         assert await posted(url, replace(LENIENT, read_ms=200, write_ms=200), LARGE) == b"a"
 
 
-@pytest.mark.slow
 async def test_okhttp_keeps_connections_by_when_they_were_last_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manners, "OKHTTP_IDLE_MS", 300)
+    loop, passed_s = asyncio.get_running_loop(), 0.0
+    real_time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: real_time() + passed_s)
+    idle_s = manners.OKHTTP_IDLE_MS / 1000
     client = HttpClient(OkHttpTransport())
     async with served_raw(ok(b"a")) as server:
         for _ in range(5):
             await post(client, server.target, b"x")
-            await asyncio.sleep(0.1)
+            passed_s += idle_s / 2
         assert server.connections == 1
-        await asyncio.sleep(0.3)
+        passed_s += idle_s
         await post(client, server.target, b"x")
         assert server.connections == 2
     await client.close()
