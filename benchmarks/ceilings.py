@@ -39,7 +39,7 @@ def sdk(seconds: float) -> float:
             function.fun(context, Message._of("bench/relay", id, value_type, value))
             for target_type, target_id, sent_type, sent in context._sends:
                 queue.append((target_type, target_id, "bench/relay", id, sent_type, sent))
-            for written in storage._writes.values():
+            for written in storage._Writes.values():
                 assert written is not None, "the relay deletes nothing"
                 table[id] = written
         count += 1_000

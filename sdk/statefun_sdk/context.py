@@ -167,7 +167,7 @@ class Context:
 
     def _begin(self, id: str, caller_type: str, caller_id: str) -> None:
         """Turn context and storage to instance ``id``; caller type "" means no caller."""
-        self.storage._id = self._id = id
+        self.storage._Id = self._id = id
         self._caller_type = caller_type
         self._caller_id = caller_id
         self._address = self._caller = None
@@ -180,7 +180,8 @@ class Context:
             self._delayed = []
         if self._egress:
             self._egress = []
-        self.storage._discard()
+        if self.storage._Writes:
+            self.storage._Writes = {}
 
 
 def _refuse_size(target_typename: str, size_bytes: int) -> None:

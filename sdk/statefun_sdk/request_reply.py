@@ -229,7 +229,7 @@ class _Run:
                 tables.append({id: value[1]})
             else:
                 tables.append(_OtherType(self._typename, name, typename, value[0]))
-        self._storage._tables = tables
+        self._storage._Tables = tables
         return None
 
     def answer(self, id: str, calls: list[Call]) -> bytes:
@@ -273,7 +273,7 @@ class _Run:
         """Return the serialized ``FromFunction`` of what was done."""
         context = self._context
         return effects_answer(
-            self._specs, self._storage._writes, context._sends, context._delayed, context._egress
+            self._specs, self._storage._Writes, context._sends, context._delayed, context._egress
         )
 
     def is_free_again(self) -> bool:
@@ -281,7 +281,7 @@ class _Run:
         if getrefcount(self._context) + getrefcount(self._storage) != self._references:
             return False
         self._context._discard()
-        self._storage._tables = ()  # they may be large
+        self._storage._Tables = ()  # they may be large
         return True
 
 

@@ -224,7 +224,7 @@ class FunctionTester:
             EgressMessage(typename, _typed_value(value_typename, data))
             for typename, value_typename, data in context._egress
         )
-        for index, data in sorted(storage._writes.items()):
+        for index, data in sorted(storage._Writes.items()):
             name = self._bound.specs[index].name
             _, decode = self._codecs[name]
             if data is None:

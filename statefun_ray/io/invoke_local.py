@@ -200,7 +200,7 @@ class EmbeddedInvoker:
                 await function.fun(context, Message._of(message[0], message[1], message[4], message[5]))
         if context._egress:
             _check_records(context._egress, self._record_checks)
-        return storage._writes, context._sends, context._delayed, context._egress
+        return storage._Writes, context._sends, context._delayed, context._egress
 
     def close(self) -> None:
         """Let go of the thread pool; calls that are blocked in user code are not waited for."""
@@ -248,8 +248,8 @@ def _inline_call(
             # Neither may end the worker: the message would end the next one as well.
             failures.report(typename, id, error)
             raise FunctionExited(typename, repr(error)) from error
-        if storage._writes or context._sends or context._delayed or context._egress:
-            return storage._writes, context._sends, context._delayed, context._egress
+        if storage._Writes or context._sends or context._delayed or context._egress:
+            return storage._Writes, context._sends, context._delayed, context._egress
         return None
 
     return call

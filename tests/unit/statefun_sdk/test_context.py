@@ -55,7 +55,7 @@ def test_beginning_turns_everything_to_the_next_instance() -> None:
     assert context.address.id == "x"
     assert context.caller is not None
     context._begin("y", "", "")
-    assert [context.address.id, context.caller, context.storage._id] == ["y", None, "y"]
+    assert [context.address.id, context.caller, context.storage._Id] == ["y", None, "y"]
 
 
 def test_messages_are_recorded_in_order() -> None:
@@ -106,20 +106,20 @@ def test_discarding_empties_everything_but_what_was_taken() -> None:
     context.send_after(timedelta(0), a_message())
     context.send_egress(egress_message_builder("t/out", 1, IntType))
     context.storage.count = 1
-    taken = (context._sends, context._delayed, context._egress, context.storage._writes)
+    taken = (context._sends, context._delayed, context._egress, context.storage._Writes)
     context._discard()
-    assert (context._sends, context._delayed, context._egress, context.storage._writes) == ([], [], [], {})
+    assert (context._sends, context._delayed, context._egress, context.storage._Writes) == ([], [], [], {})
     assert [len(buffer) for buffer in taken] == [1, 1, 1, 1]
 
 
 def test_discarding_when_there_is_nothing_keeps_the_buffers() -> None:
     context = context_of()
-    buffers = (context._sends, context._delayed, context._egress, context.storage._writes)
+    buffers = (context._sends, context._delayed, context._egress, context.storage._Writes)
     context._discard()
     assert all(
         after is before
         for after, before in zip(
-            (context._sends, context._delayed, context._egress, context.storage._writes), buffers, strict=True
+            (context._sends, context._delayed, context._egress, context.storage._Writes), buffers, strict=True
         )
     )
 
