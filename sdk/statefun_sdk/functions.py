@@ -159,7 +159,7 @@ def _check_callable(typename: str, fun: object) -> bool:
     try:
         parameters = inspect.signature(fun).parameters.values()
     except ValueError:
-        raise UserValueError(
+        raise UserTypeError(
             f"function {typename!r}: the parameters of {fun!r} are not known; wrap it in a def"
         ) from None
     positional = [parameter.name for parameter in parameters if parameter.kind in _POSITIONAL]

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypedDict, TypeVar, overload
 
 from statefun_sdk import codecs
 from statefun_sdk.address import check_id, check_text
-from statefun_sdk.errors import UserTypeError, UserValueError
+from statefun_sdk.errors import UserKeywordError, UserTypeError, UserValueError
 from statefun_sdk.types import Type, TypedValue, codec_of
 
 T = TypeVar("T")
@@ -250,7 +250,8 @@ def message_builder(target_typename: str, target_id: str, **kwargs: Any) -> Mess
     Raises:
         UserValueError: a target part is missing or empty, the value is None or out of range,
             or a keyword is unknown.
-        UserTypeError: a wrong number of keywords, or a value of the wrong Python type.
+        UserTypeError: a value of the wrong Python type.
+        UserKeywordError: a wrong number of keywords, or two that do not go together.
     """
     if len(kwargs) == 1:
         keyword, value = kwargs.popitem()
@@ -278,7 +279,7 @@ def egress_message_builder(target_typename: str, value: T, value_type: Type[T]) 
     """Build a record for the egress ``target_typename``.
 
     Raises:
-        UserValueError: the typename is missing or the value is None.
+        UserValueError: the typename is missing, or the value or its type is None.
         UserTypeError: ``value_type`` is not a ``Type``.
     """
     typename, data = _encoded(value, value_type)
@@ -291,7 +292,7 @@ def egress_message_builder(target_typename: str, value: T, value_type: Type[T]) 
 def _encoded_pair(kwargs: dict[str, Any]) -> tuple[str, bytes]:
     if len(kwargs) != 2 or "value" not in kwargs or "value_type" not in kwargs:
         given = ", ".join(kwargs) or "none"
-        raise UserTypeError(
+        raise UserKeywordError(
             f"a message takes exactly one of {', '.join(_PRIMITIVES)}, or value together with "
             f"value_type; given: {given}"
         )
@@ -301,6 +302,8 @@ def _encoded_pair(kwargs: dict[str, Any]) -> tuple[str, bytes]:
 def _encoded(value: Any, value_type: Any) -> tuple[str, bytes]:
     if value is None:
         raise UserValueError("value is None; a message needs a value")
+    if value_type is None:
+        raise UserValueError("value_type is None; a value needs a type such as IntType")
     if not isinstance(value_type, Type):
         raise UserTypeError(f"value_type must be a statefun Type such as IntType, not {value_type!r}")
     encode, _ = codec_of(value_type)

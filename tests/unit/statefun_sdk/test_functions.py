@@ -153,7 +153,7 @@ def test_generators_are_refused_since_calling_them_runs_nothing(fun: Callable[..
         (None, UserValueError, "no function was given"),
         (7, UserTypeError, "7 cannot be called"),
         (CallableObject, UserValueError, "is a class; pass an instance"),
-        (min, UserValueError, "parameters of .* are not known"),
+        (min, UserTypeError, "parameters of .* are not known"),
     ],
 )
 def test_what_is_no_function_is_refused(fun: Any, error: type[Exception], text: str) -> None:
