@@ -33,7 +33,10 @@ class TypedValueLike(Protocol):
 
 
 class Message:
-    """A typed value with the function instance it is for. It cannot be changed."""
+    """A typed value with the function instance it is for.
+
+    All three parts can be set, and are checked as the constructor checks them. What was sent stays as it was.
+    """
 
     __slots__ = ("_target_id", "_target_typename", "_value", "_value_typename")
 
@@ -68,15 +71,27 @@ class Message:
         """``namespace/name`` of the function it is for."""
         return self._target_typename
 
+    @target_typename.setter
+    def target_typename(self, target_typename: str) -> None:
+        self._target_typename = _checked_target(target_typename)
+
     @property
     def target_id(self) -> str:
         """The instance it is for."""
         return self._target_id
 
+    @target_id.setter
+    def target_id(self, target_id: str) -> None:
+        self._target_id = check_id(target_id)
+
     @property
     def typed_value(self) -> TypedValue:
         """The value as a ``TypedValue``."""
         return _typed_value(self._value_typename, self._value)
+
+    @typed_value.setter
+    def typed_value(self, typed_value: TypedValueLike) -> None:
+        self._value_typename, self._value = _parts_of(typed_value)
 
     def is_int(self) -> bool:
         """Say whether the value is an ``IntType``."""
@@ -160,7 +175,7 @@ _new: Callable[[type[Message]], Message] = object.__new__
 
 
 class EgressMessage:
-    """A typed value for an egress. It cannot be changed."""
+    """A typed value for an egress. Both parts can be set, as those of a ``Message``."""
 
     __slots__ = ("_typename", "_value", "_value_typename")
 
@@ -183,10 +198,18 @@ class EgressMessage:
         """``namespace/name`` of the egress it is for."""
         return self._typename
 
+    @typename.setter
+    def typename(self, typename: str) -> None:
+        self._typename = _checked_egress(typename)
+
     @property
     def typed_value(self) -> TypedValue:
         """The value as a ``TypedValue``."""
         return _typed_value(self._value_typename, self._value)
+
+    @typed_value.setter
+    def typed_value(self, typed_value: TypedValueLike) -> None:
+        self._value_typename, self._value = _parts_of(typed_value)
 
     def value_typename(self) -> str:
         """Return the typename of the value."""

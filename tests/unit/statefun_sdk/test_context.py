@@ -65,6 +65,14 @@ def test_messages_are_recorded_in_order() -> None:
     assert context._sends == [("t/g", "y", INT, encode_int(1)), ("t/h", "z", "t/x", None)]
 
 
+def test_a_message_that_was_sent_can_be_sent_to_another_instance() -> None:
+    context, message = context_of(), a_message()
+    context.send(message)
+    message.target_id = "z"
+    context.send(message)
+    assert [target_id for _, target_id, _, _ in context._sends] == ["y", "z"]
+
+
 def test_the_reply_namespace_can_be_sent_to() -> None:
     context = context_of()
     context.send(a_message("statefun-ray.reply/log.1"))

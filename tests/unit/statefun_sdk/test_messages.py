@@ -84,15 +84,35 @@ def test_a_message_without_a_value_reads_as_none() -> None:
     assert repr(message) == "Message(to t/f/x, io.statefun.types/int, no value)"
 
 
-def test_messages_cannot_be_changed() -> None:
-    message: Any = message_builder("t/f", "x", int_value=1)
-    record: Any = egress_message_builder("t/out", 1, IntType)
-    with pytest.raises(AttributeError):
-        message.target_id = "y"
-    with pytest.raises(AttributeError):
-        message.target_typename = "t/g"
-    with pytest.raises(AttributeError):
-        record.typename = "t/other"
+def test_the_parts_of_a_message_can_be_set() -> None:
+    message = message_builder("t/f", "x", int_value=1)
+    message.target_typename, message.target_id = "t/g", "y"
+    message.typed_value = message_builder("t/f", "x", str_value="hi").typed_value
+    assert (message.target_typename, message.target_id, message.as_string()) == ("t/g", "y", "hi")
+
+    record = egress_message_builder("t/out", 1, IntType)
+    record.typename, record.typed_value = "t/other", message.typed_value
+    assert (record.typename, record.raw_value()) == ("t/other", b"\x0a\x02hi")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "error"),
+    [
+        ("target_typename", "", UserValueError),
+        ("target_typename", 7, UserTypeError),
+        ("target_id", None, UserValueError),
+        ("target_id", 7, UserTypeError),
+        ("target_id", "\ud800", UserValueError),
+        ("typed_value", None, UserValueError),
+        ("typed_value", b"1", UserTypeError),
+        ("anything", 1, AttributeError),
+    ],
+)
+def test_a_part_is_set_to_what_it_may_be(part: str, value: Any, error: type[Exception]) -> None:
+    message = message_builder("t/f", "x", int_value=1)
+    with pytest.raises(error):
+        setattr(message, part, value)
+    assert (message.target_typename, message.target_id, message.as_int()) == ("t/f", "x", 1)
 
 
 def test_names_beyond_ascii_are_fine() -> None:
