@@ -26,8 +26,9 @@ Delayed = tuple[str, int, str, str, str, str, bytes | None] | tuple[str, str]
 # (egress typename, value typename, value)
 Egress = tuple[str, str, bytes | None]
 
-MESSAGE_BYTES_MAX = 16 << 20
-"""Of one message's value: it travels in one frame and stands whole in memory at both ends."""
+MESSAGE_BYTES_MAX = 64 << 20
+"""Of one message's value: it stands whole in memory at both ends, and travels between workers in one
+frame, of which 256 MiB are taken: a longer one would break the connection, again after every restart."""
 
 _MILLISECOND = timedelta(milliseconds=1)
 _names = Memo(split_typename)

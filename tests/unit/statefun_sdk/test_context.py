@@ -188,11 +188,17 @@ def test_only_the_states_can_be_set() -> None:
         context.anything = 1
 
 
+def test_a_value_of_20_mb_is_sent() -> None:
+    context = context_of()
+    context.send(Message("t/g", "y", TypedValue("t/blob", True, bytes(20_000_000))))
+    assert len(context._sends[0][3] or b"") == 20_000_000
+
+
 def test_a_value_too_large_for_one_frame_is_refused() -> None:
     context = context_of()
     large = Message("t/g", "y", TypedValue("t/blob", True, bytes(MESSAGE_BYTES_MAX + 1)))
 
-    with pytest.raises(UserValueError, match=r"16,777,217 bytes, at most 16,777,216"):
+    with pytest.raises(UserValueError, match=r"67,108,865 bytes, at most 67,108,864"):
         context.send(large)
     with pytest.raises(UserValueError, match="keep large data in an object store"):
         context.send_after(timedelta(seconds=1), large)
