@@ -51,6 +51,7 @@ class Context:
         "_id",
         "_names",
         "_sends",
+        "_tokens",
         "_typename",
         "storage",
     )
@@ -70,6 +71,7 @@ class Context:
         self._sends: list[Send] = []
         self._delayed: list[Delayed] = []
         self._egress: list[Egress] = []
+        self._tokens: set[str] = set()  # of the messages in _delayed that are not cancelled there
 
     # -- for the function ---------------------------------------------------------------
 
@@ -119,19 +121,29 @@ class Context:
 
         Raises:
             UserTypeError: an argument is of the wrong Python type.
-            UserValueError: the duration is negative, the target typename has no slash, or the
-                value is too large.
+            UserValueError: the duration is negative, the target typename has no slash, the value is
+                too large, or another message of this call, or of its batch, has the token. That one
+                of an earlier batch has it, only the runtime knows: the call fails when it returns.
         """
         if type(message) is not Message:
             _check_is_message(message)
         split_typename(message._target_typename)
         if message._value is not None and len(message._value) > MESSAGE_BYTES_MAX:
             _refuse_size(message._target_typename, len(message._value))
+        delay_ms = _delay_ms(duration)
+        token = "" if cancellation_token is None else _checked_token(cancellation_token)
+        if token:
+            if token in self._tokens:
+                raise UserValueError(
+                    f"the cancellation token {token!r} was given to another message just now; "
+                    f"cancel that one first or use another token"
+                )
+            self._tokens.add(token)
         self._delayed.append(
             (
                 "send",
-                _delay_ms(duration),
-                "" if cancellation_token is None else _checked_token(cancellation_token),
+                delay_ms,
+                token,
                 message._target_typename,
                 message._target_id,
                 message._value_typename,
@@ -151,6 +163,7 @@ class Context:
             raise UserValueError(
                 "the cancellation token is empty; pass the token that was given to send_after"
             )
+        self._tokens.discard(token)
         self._delayed.append(("cancel", token))
 
     def send_egress(self, message: EgressMessage) -> None:
@@ -179,6 +192,7 @@ class Context:
             self._sends = []
         if self._delayed:
             self._delayed = []
+            self._tokens.clear()
         if self._egress:
             self._egress = []
         if self.storage._Writes:

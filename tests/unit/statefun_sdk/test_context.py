@@ -102,6 +102,34 @@ def test_delayed_messages_and_cancellations_are_recorded_together() -> None:
     ]
 
 
+def test_a_token_names_one_message_of_a_batch() -> None:
+    context = context_of()
+    context.send_after(timedelta(1), a_message(), "token")
+    context._begin("x", "", "")  # the next message of the batch
+    with pytest.raises(UserValueError, match="token 'token' was given to another message just now; cancel"):
+        context.send_after(timedelta(1), a_message(), "token")
+    context.send_after(timedelta(1), a_message(), "another")
+    assert len(context._delayed) == 2
+
+
+def test_a_token_is_free_again_after_a_cancellation_and_in_the_next_batch() -> None:
+    context = context_of()
+    context.send_after(timedelta(1), a_message(), "token")
+    context.cancel_delayed_message("token")
+    context.send_after(timedelta(1), a_message(), "token")
+    context._discard()
+    context.cancel_delayed_message("token")
+    context.send_after(timedelta(1), a_message(), "token")
+    assert [entry[0] for entry in context._delayed] == ["cancel", "send"]
+
+
+def test_messages_without_a_token_do_not_share_one() -> None:
+    context = context_of()
+    for token in ("", None, "", None):
+        context.send_after(timedelta(1), a_message(), token)
+    assert len(context._delayed) == 4
+
+
 def test_egress_records_are_recorded() -> None:
     context = context_of()
     context.send_egress(egress_message_builder("t/out", 1, IntType))
