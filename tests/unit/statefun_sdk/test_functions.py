@@ -133,6 +133,20 @@ def test_other_parameters_are_refused(fun: Callable[..., Any], shown: str) -> No
         StatefulFunctions().register("t/f", fun)
 
 
+def test_a_decorator_may_give_a_function_more_than_context_and_message() -> None:
+    def with_database(context: Context, message: Message, database: str) -> str:
+        return database
+
+    @functools.wraps(with_database)
+    async def wrapper(context: Context, message: Message) -> str:
+        return with_database(context, message, "db")
+
+    functions = StatefulFunctions()
+    functions.register("t/f", wrapper)
+    assert functions.for_typename("t/f").fun is wrapper
+    assert functions.for_typename("t/f").is_async
+
+
 def generator(context: Context, message: Message) -> Iterator[None]:
     yield
 
