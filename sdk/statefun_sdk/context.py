@@ -37,6 +37,8 @@ _names = Memo(split_typename)
 class Context:
     """The running instance, its caller, its storage, and the effects it asks for.
 
+    Whoever runs functions makes one with ``_of``. A test may derive a class of its own from this one.
+
     Attributes:
         storage: the states of the instance, one attribute per ``ValueSpec``.
     """
@@ -58,20 +60,30 @@ class Context:
 
     storage: Any  # a generated class: its attributes are not known to a type checker
 
-    def __init__(self, typename: str, storage: Storage) -> None:
+    _typename: str
+    _names: tuple[str, str]
+    _id: str
+    _caller_type: str
+    _caller_id: str
+    _address: SdkAddress | None
+    _caller: SdkAddress | None
+    _sends: list[Send]
+    _delayed: list[Delayed]
+    _egress: list[Egress]
+    _tokens: set[str]  # of the messages in _delayed that are not cancelled there
+
+    @staticmethod
+    def _of(typename: str, storage: Storage) -> Context:
         """Serve the function ``typename``; ``_begin`` names the instance."""
-        self._typename = typename
-        self._names = split_typename(typename)
-        self.storage = storage
-        self._id = ""
-        self._caller_type = ""
-        self._caller_id = ""
-        self._address: SdkAddress | None = None
-        self._caller: SdkAddress | None = None
-        self._sends: list[Send] = []
-        self._delayed: list[Delayed] = []
-        self._egress: list[Egress] = []
-        self._tokens: set[str] = set()  # of the messages in _delayed that are not cancelled there
+        context = Context()
+        context._typename = typename
+        context._names = split_typename(typename)
+        context.storage = storage
+        context._id = context._caller_type = context._caller_id = ""
+        context._address = context._caller = None
+        context._sends, context._delayed, context._egress = [], [], []
+        context._tokens = set()
+        return context
 
     # -- for the function ---------------------------------------------------------------
 

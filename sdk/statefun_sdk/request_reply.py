@@ -211,7 +211,7 @@ class _Run:
         self._specs = function.specs
         self._states = [(spec.name, spec.type.typename) for spec in function.specs]
         self._storage: Storage = function.storage_class(())
-        self._context = Context(function.typename, self._storage)
+        self._context = Context._of(function.typename, self._storage)
         self._begin = self._context._begin
         self._references = getrefcount(self._context) + getrefcount(self._storage)
 

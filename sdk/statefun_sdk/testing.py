@@ -213,7 +213,7 @@ class FunctionTester:
         """Yield what the function is called with; apply its effects if nothing was raised."""
         argument = self._argument(message, value)
         storage = self._bound.storage_class(self._tables)
-        context = Context(self.address.typename, storage)
+        context = Context._of(self.address.typename, storage)
         context._begin(self.address.id, caller.typename if caller else "", caller.id if caller else "")
         effects = Effects()
         yield context, argument, effects

@@ -188,7 +188,7 @@ class EmbeddedInvoker:
         """
         function = self._bound[invoke.function_type]
         storage = function.storage_class(_views(self._tables[invoke.function_type]))
-        context = Context(function.typename, storage)
+        context = Context._of(function.typename, storage)
         if function.blocking:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="blocking-function")
@@ -229,7 +229,7 @@ def _inline_call(
 ) -> InlineCall:
     fun, typename = function.fun, function.typename
     storage = function.storage_class(views)
-    context = Context(typename, storage)
+    context = Context._of(typename, storage)
     begin, discard, message_of = context._begin, context._discard, Message._of
 
     def call(

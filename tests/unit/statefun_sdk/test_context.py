@@ -26,13 +26,26 @@ from statefun_sdk.storage import storage_class_for
 
 def context_of(id: str = "x", caller_type: str = "", caller_id: str = "") -> Context:
     """A context of ``t/f`` with one int state, turned to an instance."""
-    context = Context("t/f", storage_class_for("t/f", [ValueSpec("count", IntType)])([{}]))
+    context = Context._of("t/f", storage_class_for("t/f", [ValueSpec("count", IntType)])([{}]))
     context._begin(id, caller_type, caller_id)
     return context
 
 
 def a_message(target: str = "t/g") -> Message:
     return message_builder(target, "y", int_value=1)
+
+
+def test_a_test_may_have_a_context_of_its_own() -> None:
+    class OwnContext(Context):
+        @property
+        def address(self) -> SdkAddress:
+            return SdkAddress("t", "f", "mine", "t/f")
+
+        @property
+        def storage(self) -> str:
+            return "also mine"
+
+    assert (OwnContext().address.id, OwnContext().storage) == ("mine", "also mine")
 
 
 def test_it_knows_its_address() -> None:
