@@ -126,7 +126,8 @@ class Context:
         """Send ``message`` some time after this call has succeeded.
 
         Args:
-            duration: how long after, in whole milliseconds (the rest is cut off).
+            duration: how long after, in whole milliseconds; the rest is cut off, also of a time that
+                is over by less than one.
             message: what to send.
             cancellation_token: names the message for ``cancel_delayed_message``; it must be
                 unique among the pending ones of this id. None or "" for no token.
@@ -239,7 +240,6 @@ def _checked_token(token: object) -> str:
 def _delay_ms(duration: object) -> int:
     if not isinstance(duration, timedelta):
         raise UserTypeError(f"the delay must be a timedelta, not {duration!r}")
-    delay_ms = duration // _MILLISECOND
-    if delay_ms < 0:
+    if duration <= -_MILLISECOND:
         raise UserValueError(f"the delay is {duration}; it cannot be negative")
-    return delay_ms
+    return max(duration // _MILLISECOND, 0)

@@ -115,6 +115,13 @@ def test_delayed_messages_and_cancellations_are_recorded_together() -> None:
     ]
 
 
+def test_what_is_less_than_a_millisecond_of_a_delay_is_cut_off() -> None:
+    context = context_of()
+    for microseconds in (-999, -1, 0, 999, 1000):
+        context.send_after(timedelta(microseconds=microseconds), a_message())
+    assert [entry[1] for entry in context._delayed] == [0, 0, 0, 0, 1]
+
+
 def test_a_token_names_one_message_of_a_batch() -> None:
     context = context_of()
     context.send_after(timedelta(1), a_message(), "token")
@@ -189,7 +196,7 @@ def test_discarding_when_there_is_nothing_keeps_the_buffers() -> None:
         (lambda c: c.send_after(5, a_message()), UserTypeError, "the delay must be a timedelta, not 5"),
         (lambda c: c.send_after(timedelta(seconds=-1), a_message()), UserValueError, "cannot be negative"),
         (
-            lambda c: c.send_after(timedelta(microseconds=-1), a_message()),
+            lambda c: c.send_after(timedelta(milliseconds=-1), a_message()),
             UserValueError,
             "cannot be negative",
         ),
