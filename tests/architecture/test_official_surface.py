@@ -18,6 +18,7 @@ from statefun_sdk import (
     StatefulFunctions,
     TypedValue,
     ValueSpec,
+    protocol,
 )
 from tests.parts.services.surface import NAMES, surface_of
 
@@ -55,6 +56,20 @@ def test_the_list_leaves_no_name_out() -> None:
 @pytest.mark.parametrize(("thing", "names"), ATTRIBUTES, ids=lambda each: type(each).__name__)
 def test_it_has_the_attributes_of_the_official_one(thing: Any, names: list[str]) -> None:
     assert [name for name in names if not hasattr(thing, name)] == []
+
+
+def test_its_protobuf_messages_are_where_the_guide_says() -> None:
+    names = [
+        "ToFunction",
+        "FromFunction",
+        "Address",
+        "TypedValue",
+        "KafkaProducerRecord",
+        "KinesisEgressRecord",
+    ]
+    assert [name for name in names if not hasattr(protocol, name)] == []
+    value = protocol.TypedValue(typename="t/x", has_value=True, value=b"1")
+    assert Message("t/f", "x", value).raw_value() == EgressMessage("t/out", value).raw_value() == b"1"
 
 
 @pytest.mark.parametrize("package", ["statefun_sdk", "statefun_ray"])
