@@ -26,7 +26,7 @@ def sdk(seconds: float) -> float:
     function = functions.functions["bench/relay"]
     table: dict[str, bytes] = {}
     storage = function.storage_class([table])
-    context = Context("bench/relay", storage)
+    context = Context._of("bench/relay", storage)
     token = message_builder("bench/relay", "0", int_value=2_000_000_000)
     value_type, value = token._value_typename, token._value
     queue = deque(("bench/relay", str(id), "", "", value_type, value) for id in range(0, 10_000, 10))
@@ -39,7 +39,7 @@ def sdk(seconds: float) -> float:
             function.fun(context, Message._of("bench/relay", id, value_type, value))
             for target_type, target_id, sent_type, sent in context._sends:
                 queue.append((target_type, target_id, "bench/relay", id, sent_type, sent))
-            for written in storage._writes.values():
+            for written in storage._Writes.values():
                 assert written is not None, "the relay deletes nothing"
                 table[id] = written
         count += 1_000

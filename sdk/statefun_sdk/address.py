@@ -131,16 +131,18 @@ def check_id(target_id: object) -> str:
     """Return ``target_id`` if it can be the id of a function instance.
 
     Raises:
-        UserTypeError: it is not a string.
-        UserValueError: it is empty or cannot be encoded as UTF-8 (an id is hashed and stored
+        UserTypeError: it is something else than a string.
+        UserValueError: it is missing, empty, or cannot be encoded as UTF-8 (an id is hashed and stored
             as UTF-8, so one that cannot be encoded has no place to live).
     """
+    if not target_id:
+        raise UserValueError(
+            f"target id is missing, found {target_id!r}; name the instance the message is for"
+        )
     if not isinstance(target_id, str):
         raise UserTypeError(
             f"target id must be a str, not {type(target_id).__name__} {target_id!r}; convert it with str(...)"
         )
-    if not target_id:
-        raise UserValueError("target id is empty; name the instance the message is for")
     return check_text(target_id, "target id")
 
 

@@ -17,15 +17,17 @@ Negative zero is not the default value and keeps its bytes, as in current protob
 function may collapse it to zero.
 
 Decoders take the canonical form on a short path. Anything else goes through a small
-field reader that accepts what proto3 accepts for this one field (explicit zeros, long
-varints, a repeated field of which the last wins) and refuses every other field, since
-that means the bytes are of another type.
+field reader that accepts what proto3 accepts (explicit zeros, long varints, a repeated
+field of which the last wins, fields that a later version may add). What it refuses is a
+field 1 of another wire type, which protobuf would pass over: all six types have their
+value there, so the bytes are of another one, and would be read as zero.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 from statefun_sdk.errors import UndecodableValueError, UserTypeError, UserValueError
@@ -61,6 +63,7 @@ _ZERO_FLOAT = b"\x0d" + bytes(4)
 _ZERO_DOUBLE = b"\x09" + bytes(8)
 
 _VARINT_BYTES_MAX = 10
+_SHORT_VARINT_BYTES_MAX = 5  # of a tag or a size: protobuf takes no longer one, whatever its value
 
 
 # -- encoders ---------------------------------------------------------------------------
@@ -313,46 +316,66 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-def read_varint(typename: str, data: bytes, at: int) -> tuple[int, int]:
+def _read_varint(typename: str, data: bytes, at: int, bytes_max: int) -> tuple[int, int]:
     """Return the varint at ``at`` and the place behind it.
 
     Raises:
         UndecodableValueError: there is none.
     """
     number = 0
-    for count in range(_VARINT_BYTES_MAX):
+    for count in range(bytes_max):
         if at + count >= len(data):
             raise UndecodableValueError(typename, "it ends in the middle of a number", data)
         byte = data[at + count]
         number |= (byte & 0x7F) << (7 * count)
         if byte < 0x80:
             return number & 0xFFFFFFFFFFFFFFFF, at + count + 1
-    raise UndecodableValueError(typename, "a number has more than 10 bytes", data)
+    raise UndecodableValueError(typename, f"a number has more than {bytes_max} bytes", data)
+
+
+def read_fields(typename: str, data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Yield ``(tag, content)`` of each field: a number for a varint, else bytes.
+
+    Raises:
+        UndecodableValueError: the bytes are no row of fields; a group, which nobody writes, is none.
+    """
+    at = 0
+    while at < len(data):
+        tag, at = _read_varint(typename, data, at, _SHORT_VARINT_BYTES_MAX)
+        if not 8 <= tag <= 0xFFFFFFFF:
+            raise UndecodableValueError(typename, f"there is no field {tag >> 3}", data)
+        match tag & 7:
+            case 0:
+                number, at = _read_varint(typename, data, at, _VARINT_BYTES_MAX)
+                yield tag, number
+                continue
+            case 1:
+                size = 8
+            case 2:
+                size, at = _read_varint(typename, data, at, _SHORT_VARINT_BYTES_MAX)
+            case 5:
+                size = 4
+            case kind:
+                raise UndecodableValueError(typename, f"found a field of wire type {kind}", data)
+        content = data[at : at + size]
+        if len(content) < size:
+            raise UndecodableValueError(
+                typename, f"field {tag >> 3} needs {size} bytes, {len(content)} are left", data
+            )
+        yield tag, content
+        at += size
 
 
 def _read_field(typename: str, data: bytes, tag: int, default: Any) -> Any:
-    """Return the payload of the last field ``tag`` in ``data``: an int for a varint, else bytes."""
-    payload = default
-    at = 0
-    while at < len(data):
-        found, at = read_varint(typename, data, at)
-        if found != tag:
+    """Return the content of the last field ``tag`` in ``data``, the default if there is none."""
+    content = default
+    for found, latest in read_fields(typename, data):
+        if found == tag:
+            content = latest
+        elif found >> 3 == 1:
             raise UndecodableValueError(
                 typename,
-                f"found field {found >> 3} of wire type {found & 7}, expected field {tag >> 3} of wire type {tag & 7}",
+                f"found field 1 of wire type {found & 7}, expected field 1 of wire type {tag & 7}",
                 data,
             )
-        if tag == _TAG_BOOL:
-            payload, at = read_varint(typename, data, at)
-            continue
-        if tag == _TAG_STRING:
-            size, at = read_varint(typename, data, at)
-        else:
-            size = 4 if tag == _TAG_32 else 8
-        payload = data[at : at + size]
-        if len(payload) < size:
-            raise UndecodableValueError(
-                typename, f"the value needs {size} bytes, {len(payload)} are left", data
-            )
-        at += size
-    return payload
+    return content

@@ -26,8 +26,9 @@ Delayed = tuple[str, int, str, str, str, str, bytes | None] | tuple[str, str]
 # (egress typename, value typename, value)
 Egress = tuple[str, str, bytes | None]
 
-MESSAGE_BYTES_MAX = 16 << 20
-"""Of one message's value: it travels in one frame and stands whole in memory at both ends."""
+MESSAGE_BYTES_MAX = 64 << 20
+"""Of one message's value: it stands whole in memory at both ends, and travels between workers in one
+frame, of which 256 MiB are taken: a longer one would break the connection, again after every restart."""
 
 _MILLISECOND = timedelta(milliseconds=1)
 _names = Memo(split_typename)
@@ -35,6 +36,8 @@ _names = Memo(split_typename)
 
 class Context:
     """The running instance, its caller, its storage, and the effects it asks for.
+
+    Whoever runs functions makes one with ``_of``. A test may derive a class of its own from this one.
 
     Attributes:
         storage: the states of the instance, one attribute per ``ValueSpec``.
@@ -50,25 +53,37 @@ class Context:
         "_id",
         "_names",
         "_sends",
+        "_tokens",
         "_typename",
         "storage",
     )
 
     storage: Any  # a generated class: its attributes are not known to a type checker
 
-    def __init__(self, typename: str, storage: Storage) -> None:
+    _typename: str
+    _names: tuple[str, str]
+    _id: str
+    _caller_type: str
+    _caller_id: str
+    _address: SdkAddress | None
+    _caller: SdkAddress | None
+    _sends: list[Send]
+    _delayed: list[Delayed]
+    _egress: list[Egress]
+    _tokens: set[str]  # of the messages in _delayed that are not cancelled there
+
+    @staticmethod
+    def _of(typename: str, storage: Storage) -> Context:
         """Serve the function ``typename``; ``_begin`` names the instance."""
-        self._typename = typename
-        self._names = split_typename(typename)
-        self.storage = storage
-        self._id = ""
-        self._caller_type = ""
-        self._caller_id = ""
-        self._address: SdkAddress | None = None
-        self._caller: SdkAddress | None = None
-        self._sends: list[Send] = []
-        self._delayed: list[Delayed] = []
-        self._egress: list[Egress] = []
+        context = Context()
+        context._typename = typename
+        context._names = split_typename(typename)
+        context.storage = storage
+        context._id = context._caller_type = context._caller_id = ""
+        context._address = context._caller = None
+        context._sends, context._delayed, context._egress = [], [], []
+        context._tokens = set()
+        return context
 
     # -- for the function ---------------------------------------------------------------
 
@@ -111,26 +126,37 @@ class Context:
         """Send ``message`` some time after this call has succeeded.
 
         Args:
-            duration: how long after, in whole milliseconds (the rest is cut off).
+            duration: how long after, in whole milliseconds; the rest is cut off, also of a time that
+                is over by less than one.
             message: what to send.
             cancellation_token: names the message for ``cancel_delayed_message``; it must be
                 unique among the pending ones of this id. None or "" for no token.
 
         Raises:
             UserTypeError: an argument is of the wrong Python type.
-            UserValueError: the duration is negative, the target typename has no slash, or the
-                value is too large.
+            UserValueError: the duration is negative, the target typename has no slash, the value is
+                too large, or another message of this call, or of its batch, has the token. That one
+                of an earlier batch has it, only the runtime knows: the call fails when it returns.
         """
         if type(message) is not Message:
             _check_is_message(message)
         split_typename(message._target_typename)
         if message._value is not None and len(message._value) > MESSAGE_BYTES_MAX:
             _refuse_size(message._target_typename, len(message._value))
+        delay_ms = _delay_ms(duration)
+        token = "" if cancellation_token is None else _checked_token(cancellation_token)
+        if token:
+            if token in self._tokens:
+                raise UserValueError(
+                    f"the cancellation token {token!r} was given to another message just now; "
+                    f"cancel that one first or use another token"
+                )
+            self._tokens.add(token)
         self._delayed.append(
             (
                 "send",
-                _delay_ms(duration),
-                "" if cancellation_token is None else _checked_token(cancellation_token),
+                delay_ms,
+                token,
                 message._target_typename,
                 message._target_id,
                 message._value_typename,
@@ -150,6 +176,7 @@ class Context:
             raise UserValueError(
                 "the cancellation token is empty; pass the token that was given to send_after"
             )
+        self._tokens.discard(token)
         self._delayed.append(("cancel", token))
 
     def send_egress(self, message: EgressMessage) -> None:
@@ -167,7 +194,7 @@ class Context:
 
     def _begin(self, id: str, caller_type: str, caller_id: str) -> None:
         """Turn context and storage to instance ``id``; caller type "" means no caller."""
-        self.storage._id = self._id = id
+        self.storage._Id = self._id = id
         self._caller_type = caller_type
         self._caller_id = caller_id
         self._address = self._caller = None
@@ -178,9 +205,11 @@ class Context:
             self._sends = []
         if self._delayed:
             self._delayed = []
+            self._tokens.clear()
         if self._egress:
             self._egress = []
-        self.storage._discard()
+        if self.storage._Writes:
+            self.storage._Writes = {}
 
 
 def _refuse_size(target_typename: str, size_bytes: int) -> None:
@@ -211,7 +240,6 @@ def _checked_token(token: object) -> str:
 def _delay_ms(duration: object) -> int:
     if not isinstance(duration, timedelta):
         raise UserTypeError(f"the delay must be a timedelta, not {duration!r}")
-    delay_ms = duration // _MILLISECOND
-    if delay_ms < 0:
+    if duration <= -_MILLISECOND:
         raise UserValueError(f"the delay is {duration}; it cannot be negative")
-    return delay_ms
+    return max(duration // _MILLISECOND, 0)

@@ -3,7 +3,8 @@
 Every error of the SDK is a ``UserError``: something in a function, its specs or its
 messages has to change. Each also derives from the builtin exception that the official
 StateFun SDK raises in the same place (``ValueError``, ``TypeError``, ``KeyError``), so
-code written against that one keeps catching it.
+code written against that one keeps catching it. Where that one stumbles instead, over an
+attribute that None has not or in its protobuf, ours is the one that fits.
 
 Errors travel between processes: their constructors take positional data only and hand
 it to ``super().__init__``, which is what makes them survive pickling.
@@ -28,6 +29,12 @@ class UserValueError(UserError, ValueError):
 
 class UserTypeError(UserError, TypeError):
     """An argument is of the wrong Python type."""
+
+
+class UserKeywordError(UserTypeError, KeyError):
+    """The keywords of a call do not go together."""
+
+    __str__ = Exception.__str__  # a KeyError shows the repr
 
 
 class UndecodableValueError(UserValueError):

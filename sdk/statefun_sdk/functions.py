@@ -156,25 +156,37 @@ def _check_callable(typename: str, fun: object) -> bool:
         raise UserValueError(
             f"function {typename!r}: {fun!r} is a generator, so calling it would not run it; remove the yield"
         )
-    try:
-        parameters = inspect.signature(fun).parameters.values()
-    except ValueError:
+    # What a decorator returned counts by its own parameters: it may give its function more than two. If they
+    # do not say, as (*args, **kwargs), it counts by those of the function that it wraps.
+    shown = _unfitting(typename, fun, is_wrapped_followed=False)
+    if shown:
+        shown = _unfitting(typename, fun, is_wrapped_followed=True)
+    if shown:
         raise UserValueError(
+            f"function {typename!r}: {fun!r} must take exactly two positional parameters, "
+            f"(context, message); it takes: {shown}"
+        )
+    return inspect.iscoroutinefunction(called)
+
+
+def _unfitting(typename: str, fun: Callable[..., Any], *, is_wrapped_followed: bool) -> str:
+    """Return the parameters of ``fun`` as text; nothing if they are context and message."""
+    try:
+        signature = inspect.signature(fun, follow_wrapped=is_wrapped_followed)
+    except ValueError:
+        raise UserTypeError(
             f"function {typename!r}: the parameters of {fun!r} are not known; wrap it in a def"
         ) from None
+    parameters = signature.parameters.values()
     positional = [parameter.name for parameter in parameters if parameter.kind in _POSITIONAL]
     required = [
         parameter.name
         for parameter in parameters
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty
     ]
-    if len(positional) != 2 or required:
-        shown = ", ".join(positional + [f"*, {name}" for name in required]) or "none"
-        raise UserValueError(
-            f"function {typename!r}: {fun!r} must take exactly two positional parameters, "
-            f"(context, message); it takes: {shown}"
-        )
-    return inspect.iscoroutinefunction(called)
+    if len(positional) == 2 and not required:
+        return ""
+    return ", ".join(positional + [f"*, {name}" for name in required]) or "none"
 
 
 def _what_runs(fun: Callable[..., Any]) -> Callable[..., Any]:

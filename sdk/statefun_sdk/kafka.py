@@ -16,12 +16,11 @@ are, so a worker that reads Kafka loads no protobuf. Fields of later versions ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, TypeVar
 
 from statefun_sdk.address import check_text
-from statefun_sdk.codecs import read_varint, varint
+from statefun_sdk.codecs import read_fields, varint
 from statefun_sdk.errors import UndecodableValueError, UserTypeError, UserValueError
 from statefun_sdk.types import Type, codec_of, simple_type
 
@@ -147,7 +146,7 @@ def decode_record(data: bytes) -> KafkaRecord:
     key: bytes | None = None
     value: bytes | None = None
     headers: list[Header] = []
-    for tag, content in _fields(data):
+    for tag, content in read_fields(RECORD_TYPENAME, data):
         match tag, content:
             case 0x0A, bytes():
                 topic = _text(content, data)
@@ -184,42 +183,13 @@ def decode_record(data: bytes) -> KafkaRecord:
 
 def _header(data: bytes) -> Header:
     name, value = "", None
-    for tag, content in _fields(data):
+    for tag, content in read_fields(RECORD_TYPENAME, data):
         match tag, content:
             case 0x0A, bytes():
                 name = _text(content, data)
             case 0x12, bytes():
                 value = content
     return name, value
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield ``(tag, content)`` of each field: a number for a varint, else bytes."""
-    at = 0
-    while at < len(data):
-        tag, at = read_varint(RECORD_TYPENAME, data, at)
-        if not 8 <= tag <= _UINT32:
-            raise UndecodableValueError(RECORD_TYPENAME, f"there is no field {tag >> 3}", data)
-        match tag & 7:
-            case 0:
-                number, at = read_varint(RECORD_TYPENAME, data, at)
-                yield tag, number
-                continue
-            case 1:
-                size = 8
-            case 2:
-                size, at = read_varint(RECORD_TYPENAME, data, at)
-            case 5:
-                size = 4
-            case kind:
-                raise UndecodableValueError(RECORD_TYPENAME, f"found a field of wire type {kind}", data)
-        content = data[at : at + size]
-        if len(content) < size:
-            raise UndecodableValueError(
-                RECORD_TYPENAME, f"field {tag >> 3} needs {size} bytes, {len(content)} are left", data
-            )
-        yield tag, content
-        at += size
 
 
 def _text(data: bytes, whole: bytes) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypedDict, TypeVar, overload
 
 from statefun_sdk import codecs
 from statefun_sdk.address import check_id, check_text
-from statefun_sdk.errors import UserTypeError, UserValueError
+from statefun_sdk.errors import UserKeywordError, UserTypeError, UserValueError
 from statefun_sdk.types import Type, TypedValue, codec_of
 
 T = TypeVar("T")
@@ -33,7 +33,10 @@ class TypedValueLike(Protocol):
 
 
 class Message:
-    """A typed value with the function instance it is for. It cannot be changed."""
+    """A typed value with the function instance it is for.
+
+    All three parts can be set, and are checked as the constructor checks them. What was sent stays as it was.
+    """
 
     __slots__ = ("_target_id", "_target_typename", "_value", "_value_typename")
 
@@ -68,15 +71,27 @@ class Message:
         """``namespace/name`` of the function it is for."""
         return self._target_typename
 
+    @target_typename.setter
+    def target_typename(self, target_typename: str) -> None:
+        self._target_typename = _checked_target(target_typename)
+
     @property
     def target_id(self) -> str:
         """The instance it is for."""
         return self._target_id
 
+    @target_id.setter
+    def target_id(self, target_id: str) -> None:
+        self._target_id = check_id(target_id)
+
     @property
     def typed_value(self) -> TypedValue:
         """The value as a ``TypedValue``."""
         return _typed_value(self._value_typename, self._value)
+
+    @typed_value.setter
+    def typed_value(self, typed_value: TypedValueLike) -> None:
+        self._value_typename, self._value = _parts_of(typed_value)
 
     def is_int(self) -> bool:
         """Say whether the value is an ``IntType``."""
@@ -160,7 +175,7 @@ _new: Callable[[type[Message]], Message] = object.__new__
 
 
 class EgressMessage:
-    """A typed value for an egress. It cannot be changed."""
+    """A typed value for an egress. Both parts can be set, as those of a ``Message``."""
 
     __slots__ = ("_typename", "_value", "_value_typename")
 
@@ -183,10 +198,18 @@ class EgressMessage:
         """``namespace/name`` of the egress it is for."""
         return self._typename
 
+    @typename.setter
+    def typename(self, typename: str) -> None:
+        self._typename = _checked_egress(typename)
+
     @property
     def typed_value(self) -> TypedValue:
         """The value as a ``TypedValue``."""
         return _typed_value(self._value_typename, self._value)
+
+    @typed_value.setter
+    def typed_value(self, typed_value: TypedValueLike) -> None:
+        self._value_typename, self._value = _parts_of(typed_value)
 
     def value_typename(self) -> str:
         """Return the typename of the value."""
@@ -250,7 +273,8 @@ def message_builder(target_typename: str, target_id: str, **kwargs: Any) -> Mess
     Raises:
         UserValueError: a target part is missing or empty, the value is None or out of range,
             or a keyword is unknown.
-        UserTypeError: a wrong number of keywords, or a value of the wrong Python type.
+        UserTypeError: a value of the wrong Python type.
+        UserKeywordError: a wrong number of keywords, or two that do not go together.
     """
     if len(kwargs) == 1:
         keyword, value = kwargs.popitem()
@@ -278,7 +302,7 @@ def egress_message_builder(target_typename: str, value: T, value_type: Type[T]) 
     """Build a record for the egress ``target_typename``.
 
     Raises:
-        UserValueError: the typename is missing or the value is None.
+        UserValueError: the typename is missing, or the value or its type is None.
         UserTypeError: ``value_type`` is not a ``Type``.
     """
     typename, data = _encoded(value, value_type)
@@ -291,7 +315,7 @@ def egress_message_builder(target_typename: str, value: T, value_type: Type[T]) 
 def _encoded_pair(kwargs: dict[str, Any]) -> tuple[str, bytes]:
     if len(kwargs) != 2 or "value" not in kwargs or "value_type" not in kwargs:
         given = ", ".join(kwargs) or "none"
-        raise UserTypeError(
+        raise UserKeywordError(
             f"a message takes exactly one of {', '.join(_PRIMITIVES)}, or value together with "
             f"value_type; given: {given}"
         )
@@ -301,6 +325,8 @@ def _encoded_pair(kwargs: dict[str, Any]) -> tuple[str, bytes]:
 def _encoded(value: Any, value_type: Any) -> tuple[str, bytes]:
     if value is None:
         raise UserValueError("value is None; a message needs a value")
+    if value_type is None:
+        raise UserValueError("value_type is None; a value needs a type such as IntType")
     if not isinstance(value_type, Type):
         raise UserTypeError(f"value_type must be a statefun Type such as IntType, not {value_type!r}")
     encode, _ = codec_of(value_type)

@@ -39,6 +39,9 @@ class RequestReplyHandler:
 
     It may be used by many tasks and threads at a time. Requests for one address never overlap:
     the runtime sends the next one when the last is answered.
+
+    Attributes:
+        functions: that are served.
     """
 
     def __init__(
@@ -53,9 +56,9 @@ class RequestReplyHandler:
         Raises:
             UserValueError: no functions are given.
         """
-        if functions is None:
+        if not functions:  # type: ignore[truthy-bool]
             raise UserValueError("no functions were given; pass the StatefulFunctions to serve")
-        self._functions = functions
+        self.functions = functions
         self._threads = blocking_threads
         self._pool: ThreadPoolExecutor | None = None
         self._idle: defaultdict[BoundFunction, list[_Run]] = defaultdict(list)
@@ -86,7 +89,7 @@ class RequestReplyHandler:
         They may for a plain function: one that waits would hold up the answers of all others.
         """
         typename, id, states, calls = read_request(request_bytes)
-        function = self._functions.for_typename(typename)
+        function = self.functions.for_typename(typename)
         if function.waits:
             return await self._answer_waiting(function, id, states, calls), False
         return self._answer_plain(function, id, states, calls), True
@@ -107,7 +110,7 @@ class RequestReplyHandler:
             raise MalformedRequestError(f"the body is not a row of requests: {error}") from None
         answers = [b""] * len(requests)
         waiting: dict[int, Awaitable[bytes]] = {}
-        for_typename = self._functions.for_typename
+        for_typename = self.functions.for_typename
         for place, request_bytes in enumerate(requests):
             try:
                 typename, id, states, calls = read_request(request_bytes)
@@ -160,7 +163,7 @@ class RequestReplyHandler:
             RuntimeError: the function is async, and an event loop is running in this thread.
         """
         typename, id, states, calls = read_request(request_bytes)
-        function = self._functions.for_typename(typename)
+        function = self.functions.for_typename(typename)
         if not function.is_async:
             return self._answer_plain(function, id, states, calls)
         _refuse_running_loop()
@@ -208,7 +211,7 @@ class _Run:
         self._specs = function.specs
         self._states = [(spec.name, spec.type.typename) for spec in function.specs]
         self._storage: Storage = function.storage_class(())
-        self._context = Context(function.typename, self._storage)
+        self._context = Context._of(function.typename, self._storage)
         self._begin = self._context._begin
         self._references = getrefcount(self._context) + getrefcount(self._storage)
 
@@ -229,7 +232,7 @@ class _Run:
                 tables.append({id: value[1]})
             else:
                 tables.append(_OtherType(self._typename, name, typename, value[0]))
-        self._storage._tables = tables
+        self._storage._Tables = tables
         return None
 
     def answer(self, id: str, calls: list[Call]) -> bytes:
@@ -273,7 +276,7 @@ class _Run:
         """Return the serialized ``FromFunction`` of what was done."""
         context = self._context
         return effects_answer(
-            self._specs, self._storage._writes, context._sends, context._delayed, context._egress
+            self._specs, self._storage._Writes, context._sends, context._delayed, context._egress
         )
 
     def is_free_again(self) -> bool:
@@ -281,7 +284,7 @@ class _Run:
         if getrefcount(self._context) + getrefcount(self._storage) != self._references:
             return False
         self._context._discard()
-        self._storage._tables = ()  # they may be large
+        self._storage._Tables = ()  # they may be large
         return True
 
 

@@ -63,8 +63,8 @@ def read_by_protobuf(data: bytes) -> Request:
     for invocation in batch.invocations:
         argument = invocation.argument
         value = argument.value if argument.has_value else None
-        if invocation.HasField("caller"):
-            caller = invocation.caller
+        caller = invocation.caller
+        if caller.namespace or caller.type or caller.id:
             calls.append((f"{caller.namespace}/{caller.type}", caller.id, argument.typename, value))
         else:
             calls.append(("", "", argument.typename, value))
@@ -195,7 +195,7 @@ def _address_head(head: bytes) -> str:
     namespace, name, id_size = head[4:middle], head[middle + 2 : -2], head[-1]
     size = len(head) - 2 + id_size
     parts = size, len(namespace), namespace, len(name), name, id_size
-    if size > 0x7F or head != b"\x0a%c\x0a%c%b\x12%c%b\x1a%c" % parts:
+    if size > 0x7F or head != b"\x0a%c\x0a%c%b\x12%c%b\x1a%c" % parts or not (namespace or name):
         raise _UnusualLayout
     return f"{namespace.decode()}/{name.decode()}"
 

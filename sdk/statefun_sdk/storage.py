@@ -4,8 +4,11 @@ Every function gets a storage class of its own, with one property per state. Val
 bytes: reading decodes, assigning encodes at once, so nothing that user code can still
 change is ever kept, and changing a read object in place changes nothing.
 
-A storage buffers. What was assigned or deleted lies in ``_writes`` by position of the
+A storage buffers. What was assigned or deleted lies in ``_Writes`` by position of the
 spec until the runtime takes it (the call succeeded) or discards it (it did not).
+
+Names of states are lower case. What a storage has besides them begins with a capital, so that
+no state can be called the same.
 """
 
 from __future__ import annotations
@@ -29,45 +32,58 @@ class StateTable(Protocol):
         """Return the stored bytes, None if there are none."""
 
 
+_OF_PYTHON = frozenset(
+    {
+        "__classcell__",
+        "__delattr__",
+        "__getattr__",
+        "__getattribute__",
+        "__init__",
+        "__new__",
+        "__qualname__",
+        "__setattr__",
+        "__slots__",
+    }
+)
+"""With what Python makes an object and gets at its attributes: a state cannot stand in for it."""
+
+
 class Storage:
     """Base of the generated classes; knows everything but the states' names.
 
-    The underscored members belong to the runtime that runs the function.
+    The members belong to the runtime that runs the function.
+
+    Attributes:
+        _Id: the instance whose states are read.
+        _Tables: where they are read, one per spec in the order of declaration.
+        _Writes: what became of them, by place of the spec; None for deleted. It stays when another
+            message of a batch comes, which builds on it.
     """
 
-    __slots__ = ("_id", "_tables", "_writes")
+    __slots__ = ("_Id", "_Tables", "_Writes")
 
     def __init__(self, tables: Sequence[StateTable]) -> None:
-        """Read from ``tables``, one per spec in the order of declaration."""
-        self._tables = tables
-        self._id = ""
-        self._writes: dict[int, bytes | None] = {}
-
-    def _begin(self, id: str) -> None:
-        """Turn to instance ``id``. Buffered writes stay: a batch of calls builds on them."""
-        self._id = id
-
-    def _discard(self) -> None:
-        """Forget buffered writes. A dict taken before is left as it is."""
-        if self._writes:
-            self._writes = {}
+        """Read from ``tables``."""
+        self._Tables = tables
+        self._Id = ""
+        self._Writes: dict[int, bytes | None] = {}
 
 
 def storage_class_for(typename: str, specs: Sequence[ValueSpec]) -> type[Storage]:
     """Make the storage class of the function ``typename``.
 
     Raises:
-        UserValueError: two specs share a name, or a name is one of the class's own members.
+        UserValueError: two specs share a name, or a name is one that Python needs.
     """
     members: dict[str, Any] = {"__slots__": ()}
     for index, spec in enumerate(specs):
+        if spec.name in _OF_PYTHON:
+            raise UserValueError(
+                f"function {typename!r}: state name {spec.name!r} is taken by Python itself; choose another"
+            )
         if spec.name in members:
             raise UserValueError(
                 f"function {typename!r} declares state {spec.name!r} twice; rename one of them"
-            )
-        if hasattr(Storage, spec.name):
-            raise UserValueError(
-                f"function {typename!r}: state name {spec.name!r} is taken by the storage itself; choose another"
             )
         members[spec.name] = _state_property(index, typename, spec)
     # Python's own AttributeError for an undeclared state then names the function.
@@ -79,10 +95,10 @@ def _state_property(index: int, typename: str, spec: ValueSpec) -> property:
     name = spec.name
 
     def read(self: Storage) -> Any:
-        if self._writes and index in self._writes:
-            data = self._writes[index]
+        if self._Writes and index in self._Writes:
+            data = self._Writes[index]
         else:
-            data = self._tables[index].get(self._id)
+            data = self._Tables[index].get(self._Id)
         return None if data is None else decode(data)
 
     def write(self: Storage, value: Any) -> None:
@@ -91,9 +107,9 @@ def _state_property(index: int, typename: str, spec: ValueSpec) -> property:
                 f"function {typename!r} assigned None to state {name!r}; "
                 f"use `del context.storage.{name}` to delete it"
             )
-        self._writes[index] = encode(value)
+        self._Writes[index] = encode(value)
 
     def delete(self: Storage) -> None:
-        self._writes[index] = None
+        self._Writes[index] = None
 
     return property(read, write, delete, f"State {name!r}: {spec.type.typename}, None if absent.")

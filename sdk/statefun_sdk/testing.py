@@ -213,7 +213,7 @@ class FunctionTester:
         """Yield what the function is called with; apply its effects if nothing was raised."""
         argument = self._argument(message, value)
         storage = self._bound.storage_class(self._tables)
-        context = Context(self.address.typename, storage)
+        context = Context._of(self.address.typename, storage)
         context._begin(self.address.id, caller.typename if caller else "", caller.id if caller else "")
         effects = Effects()
         yield context, argument, effects
@@ -224,7 +224,7 @@ class FunctionTester:
             EgressMessage(typename, _typed_value(value_typename, data))
             for typename, value_typename, data in context._egress
         )
-        for index, data in sorted(storage._writes.items()):
+        for index, data in sorted(storage._Writes.items()):
             name = self._bound.specs[index].name
             _, decode = self._codecs[name]
             if data is None:

@@ -50,8 +50,8 @@ class TypeSerializer(ABC, Generic[T]):
         """Return the bytes of ``value``."""
 
     @abstractmethod
-    def deserialize(self, byte_string: bytes) -> T:
-        """Return the value that ``byte_string`` encodes."""
+    def deserialize(self, byte: bytes) -> T:
+        """Return the value that ``byte`` encodes; the name is that of the official SDK."""
 
 
 class Type(ABC, Generic[T]):
@@ -103,9 +103,9 @@ def codec_of(tpe: Type[T]) -> tuple[Callable[[T], bytes], Callable[[bytes], T]]:
 
 
 def simple_type(
-    typename: str,
-    serialize_fn: Callable[[T], bytes],
-    deserialize_fn: Callable[[bytes], T],
+    typename: str | None = None,
+    serialize_fn: Callable[[T], bytes] | None = None,
+    deserialize_fn: Callable[[bytes], T] | None = None,
 ) -> Type[T]:
     """Make a type from two functions.
 
@@ -118,7 +118,8 @@ def simple_type(
     Raises:
         UserValueError: the typename or a function is missing.
     """
-    if not all((serialize_fn, deserialize_fn)):
+    typename = typename or ""  # which the type refuses
+    if not serialize_fn or not deserialize_fn:
         raise UserValueError(f"simple_type {typename!r} needs both a serialize_fn and a deserialize_fn")
     return _FunctionType(typename, _returning_bytes(typename, serialize_fn), deserialize_fn)
 
@@ -146,11 +147,11 @@ class ProtobufMessage(Protocol):
 M = TypeVar("M", bound=ProtobufMessage)
 
 
-def make_protobuf_type(protobuf_cls: type[M], namespace: str | None = None) -> Type[M]:
+def make_protobuf_type(cls: type[M], namespace: str | None = None) -> Type[M]:
     """Make a type from a generated protobuf message class.
 
     Args:
-        protobuf_cls: the class; it brings its own protobuf, none is imported here.
+        cls: the class; it brings its own protobuf, none is imported here.
         namespace: of the typename; ``type.googleapis.com`` unless given.
 
     Returns:
@@ -160,21 +161,21 @@ def make_protobuf_type(protobuf_cls: type[M], namespace: str | None = None) -> T
         UserValueError: the class is missing.
         UserTypeError: it is not a protobuf message class.
     """
-    if protobuf_cls is None:
+    if cls is None:
         raise UserValueError("make_protobuf_type needs the generated message class")
-    full_name = getattr(getattr(protobuf_cls, "DESCRIPTOR", None), "full_name", None)
-    if not callable(getattr(protobuf_cls, "FromString", None)) or not isinstance(full_name, str):
-        raise UserTypeError(f"make_protobuf_type needs a generated message class, not {protobuf_cls!r}")
+    full_name = getattr(getattr(cls, "DESCRIPTOR", None), "full_name", None)
+    if not callable(getattr(cls, "FromString", None)) or not isinstance(full_name, str):
+        raise UserTypeError(f"make_protobuf_type needs a generated message class, not {cls!r}")
 
     def encode(value: M) -> bytes:
-        if not isinstance(value, protobuf_cls):
+        if not isinstance(value, cls):
             raise UserTypeError(
                 f"{typename} needs a {full_name} message, not {type(value).__name__} {value!r}"
             )
         return value.SerializeToString()
 
     typename = f"{namespace or 'type.googleapis.com'}/{full_name}"
-    return _FunctionType(typename, encode, protobuf_cls.FromString)
+    return _FunctionType(typename, encode, cls.FromString)
 
 
 # -- how they are made ------------------------------------------------------------------
@@ -192,8 +193,8 @@ class _FunctionSerializer(TypeSerializer[T]):
     def serialize(self, value: T) -> bytes:
         return self.encode(value)
 
-    def deserialize(self, byte_string: bytes) -> T:
-        return self.decode(byte_string)
+    def deserialize(self, byte: bytes) -> T:
+        return self.decode(byte)
 
 
 class _FunctionType(Type[T]):

@@ -193,7 +193,7 @@ class EmbeddedInvoker:
         """
         function = self._bound[invoke.function_type]
         storage = function.storage_class(_views(self._tables[invoke.function_type]))
-        context = Context(function.typename, storage)
+        context = Context._of(function.typename, storage)
         if function.blocking:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="blocking-function")
@@ -205,7 +205,7 @@ class EmbeddedInvoker:
                 await function.fun(context, Message._of(message[0], message[1], message[4], message[5]))
         if context._egress:
             _check_records(context._egress, self._record_checks)
-        return storage._writes, context._sends, context._delayed, context._egress
+        return storage._Writes, context._sends, context._delayed, context._egress
 
     def close(self) -> None:
         """Let go of the thread pool; calls that are blocked in user code are not waited for."""
@@ -234,7 +234,7 @@ def _inline_call(
 ) -> InlineCall:
     fun, typename = function.fun, function.typename
     storage = function.storage_class(views)
-    context = Context(typename, storage)
+    context = Context._of(typename, storage)
     begin, discard, message_of = context._begin, context._discard, Message._of
 
     def call(
@@ -253,8 +253,8 @@ def _inline_call(
             # Neither may end the worker: the message would end the next one as well.
             failures.report(typename, id, error)
             raise FunctionExited(typename, repr(error)) from error
-        if storage._writes or context._sends or context._delayed or context._egress:
-            return storage._writes, context._sends, context._delayed, context._egress
+        if storage._Writes or context._sends or context._delayed or context._egress:
+            return storage._Writes, context._sends, context._delayed, context._egress
         return None
 
     return call

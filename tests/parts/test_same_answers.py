@@ -28,3 +28,16 @@ def test_random_requests_have_the_same_answers(packages: tuple[str, ...]) -> Non
     assert same > 2_000
     assert incomplete > 200
     assert failures > 100
+
+
+def test_the_official_sdk_is_called_as_it_was_seen() -> None:
+    done = subprocess.run(
+        [str(python_with(*APACHE)), str(Path(__file__).parent / "services" / "surface.py"), "statefun"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = (ROOT / "tests/architecture/official_surface.txt").read_text(encoding="utf-8").splitlines()
+    assert done.stdout.splitlines() == [line for line in seen if not line.startswith("#")]

@@ -73,10 +73,11 @@ def test_any_text_can_be_an_id(id: str) -> None:
 @pytest.mark.parametrize(
     ("id", "error", "text"),
     [
-        ("", UserValueError, "target id is empty"),
+        ("", UserValueError, "target id is missing, found ''"),
         ("\ud800", UserValueError, "cannot be encoded as UTF-8"),
         (7, UserTypeError, r"not int 7; convert it with str\(...\)"),
-        (None, UserTypeError, "must be a str"),
+        (None, UserValueError, "target id is missing, found None"),
+        (0, UserValueError, "target id is missing, found 0"),
         (b"x", UserTypeError, "must be a str"),
     ],
 )

@@ -131,12 +131,46 @@ def test_varints_longer_than_needed_are_read() -> None:
 
 @pytest.mark.parametrize("name", sorted(ALL))
 @pytest.mark.parametrize(
-    "data", [b"\x12\x01x", b"\x10\x01", b"\x08", b"\xff" * 11, b"\x0d\x01", b"\x0a\x05hi", b"\x00"]
+    "data",
+    [
+        b"\x08",
+        b"\xff" * 11,
+        b"\x0d\x01",
+        b"\x0a\x05hi",
+        b"\x00",
+        b"\x12\x02x",
+        b"\x10",
+        b"\x13\x14",
+        b'{"a":1}',
+        b"\x0e",
+        b"\x80\x80\x80\x80\x10\x01",
+        b"\x90\x80\x80\x80\x80\x00\x00",
+        b"\x0a\x81\x80\x80\x80\x80\x00x",
+    ],
 )
 def test_bytes_of_another_type_are_refused(name: str, data: bytes) -> None:
     _, decode, _ = ALL[name]
     with pytest.raises(UndecodableValueError, match=f"are not a io.statefun.types/{name}"):
         decode(data)
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_fields_of_a_later_version_are_passed_over(name: str) -> None:
+    encode, decode, wrapper = ALL[name]
+    value: Any = "hi" if name == "string" else True
+    data = encode(value)
+    for added in (b"\x10\x01", b"\x12\x01x", b"\x15abcd", b"\x19abcdefgh", b"\xfa\xff\xff\xff\x0f\x00"):
+        for whole in (data + added, added + data, added):
+            assert decode(whole) == WRAPPERS[wrapper].FromString(whole).value
+
+
+@pytest.mark.parametrize(("writer", "reader"), [(w, r) for w in ALL for r in ALL])
+def test_a_value_of_another_type_is_not_read_as_zero(writer: str, reader: str) -> None:
+    data = ALL[writer][0]("hi" if writer == "string" else 1)
+    tags = {"bool": 0, "int": 5, "float": 5, "long": 1, "double": 1, "string": 2}
+    if tags[writer] != tags[reader]:
+        with pytest.raises(UndecodableValueError, match=f"found field 1 of wire type {tags[writer]}"):
+            ALL[reader][1](data)
 
 
 def test_another_wire_type_is_named_in_the_error() -> None:

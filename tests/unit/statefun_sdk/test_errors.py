@@ -11,6 +11,7 @@ from statefun_sdk.errors import (
     UndecodableValueError,
     UnknownFunctionError,
     UserError,
+    UserKeywordError,
     UserTypeError,
     UserValueError,
 )
@@ -20,6 +21,7 @@ EXAMPLES = [
     UserTypeError("wrong"),
     UndecodableValueError("a/b", "a reason", b"\x01" * 40),
     UnknownFunctionError("a/b", ["c/d"]),
+    UserKeywordError("wrong"),
 ]
 
 
@@ -31,12 +33,15 @@ def test_errors_survive_pickling(error: StateFunError) -> None:
     assert vars(copy) == vars(error)
 
 
-@pytest.mark.parametrize(
-    ("error", "builtin"), list(zip(EXAMPLES, (ValueError, TypeError, ValueError, KeyError), strict=True))
-)
-def test_errors_are_user_errors_and_builtin_ones(error: StateFunError, builtin: type[Exception]) -> None:
+BUILTINS = [ValueError, TypeError, ValueError, KeyError, (TypeError, KeyError)]
+
+
+@pytest.mark.parametrize(("error", "builtin"), list(zip(EXAMPLES, BUILTINS, strict=True)))
+def test_errors_are_user_errors_and_builtin_ones(
+    error: StateFunError, builtin: type[Exception] | tuple[type[Exception], ...]
+) -> None:
     assert isinstance(error, UserError)
-    assert isinstance(error, builtin)
+    assert all(isinstance(error, each) for each in (builtin if isinstance(builtin, tuple) else (builtin,)))
 
 
 def test_texts_say_what_to_do() -> None:
@@ -44,4 +49,5 @@ def test_texts_say_what_to_do() -> None:
     assert (
         str(EXAMPLES[3]) == "no function is bound to 'a/b' (bound: c/d); bind it with @functions.bind('a/b')"
     )
+    assert str(EXAMPLES[4]) == "wrong"
     assert "bound: none" in str(UnknownFunctionError("a/b", []))

@@ -133,6 +133,20 @@ def test_other_parameters_are_refused(fun: Callable[..., Any], shown: str) -> No
         StatefulFunctions().register("t/f", fun)
 
 
+def test_a_decorator_may_give_a_function_more_than_context_and_message() -> None:
+    def with_database(context: Context, message: Message, database: str) -> str:
+        return database
+
+    @functools.wraps(with_database)
+    async def wrapper(context: Context, message: Message) -> str:
+        return with_database(context, message, "db")
+
+    functions = StatefulFunctions()
+    functions.register("t/f", wrapper)
+    assert functions.for_typename("t/f").fun is wrapper
+    assert functions.for_typename("t/f").is_async
+
+
 def generator(context: Context, message: Message) -> Iterator[None]:
     yield
 
@@ -153,7 +167,7 @@ def test_generators_are_refused_since_calling_them_runs_nothing(fun: Callable[..
         (None, UserValueError, "no function was given"),
         (7, UserTypeError, "7 cannot be called"),
         (CallableObject, UserValueError, "is a class; pass an instance"),
-        (min, UserValueError, "parameters of .* are not known"),
+        (min, UserTypeError, "parameters of .* are not known"),
     ],
 )
 def test_what_is_no_function_is_refused(fun: Any, error: type[Exception], text: str) -> None:

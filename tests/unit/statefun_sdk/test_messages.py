@@ -84,15 +84,35 @@ def test_a_message_without_a_value_reads_as_none() -> None:
     assert repr(message) == "Message(to t/f/x, io.statefun.types/int, no value)"
 
 
-def test_messages_cannot_be_changed() -> None:
-    message: Any = message_builder("t/f", "x", int_value=1)
-    record: Any = egress_message_builder("t/out", 1, IntType)
-    with pytest.raises(AttributeError):
-        message.target_id = "y"
-    with pytest.raises(AttributeError):
-        message.target_typename = "t/g"
-    with pytest.raises(AttributeError):
-        record.typename = "t/other"
+def test_the_parts_of_a_message_can_be_set() -> None:
+    message = message_builder("t/f", "x", int_value=1)
+    message.target_typename, message.target_id = "t/g", "y"
+    message.typed_value = message_builder("t/f", "x", str_value="hi").typed_value
+    assert (message.target_typename, message.target_id, message.as_string()) == ("t/g", "y", "hi")
+
+    record = egress_message_builder("t/out", 1, IntType)
+    record.typename, record.typed_value = "t/other", message.typed_value
+    assert (record.typename, record.raw_value()) == ("t/other", b"\x0a\x02hi")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "error"),
+    [
+        ("target_typename", "", UserValueError),
+        ("target_typename", 7, UserTypeError),
+        ("target_id", None, UserValueError),
+        ("target_id", 7, UserTypeError),
+        ("target_id", "\ud800", UserValueError),
+        ("typed_value", None, UserValueError),
+        ("typed_value", b"1", UserTypeError),
+        ("anything", 1, AttributeError),
+    ],
+)
+def test_a_part_is_set_to_what_it_may_be(part: str, value: Any, error: type[Exception]) -> None:
+    message = message_builder("t/f", "x", int_value=1)
+    with pytest.raises(error):
+        setattr(message, part, value)
+    assert (message.target_typename, message.target_id, message.as_int()) == ("t/f", "x", 1)
 
 
 def test_names_beyond_ascii_are_fine() -> None:
@@ -113,7 +133,7 @@ def test_the_typed_value_of_another_sdk_is_taken() -> None:
         (("", "x", TypedValue("t/x")), UserValueError, "target typename is missing"),
         ((None, "x", TypedValue("t/x")), UserValueError, "target typename is missing"),
         ((7, "x", TypedValue("t/x")), UserTypeError, "target typename must be a str"),
-        (("t/f", "", TypedValue("t/x")), UserValueError, "target id is empty"),
+        (("t/f", "", TypedValue("t/x")), UserValueError, "target id is missing, found ''"),
         (("t/f", 7, TypedValue("t/x")), UserTypeError, "target id must be a str"),
         (("t/f", "x", None), UserValueError, "typed_value is missing"),
         (("t/f", "x", 7), UserTypeError, "typed_value must be a TypedValue, not int"),
@@ -142,8 +162,8 @@ def test_a_message_needs_all_its_parts(arguments: Any, error: type[Exception], t
         (("", "x"), UserValueError, "target typename is missing"),
         ((None, "x"), UserValueError, "target typename is missing"),
         ((7, "x"), UserTypeError, "target typename must be a str"),
-        (("t/f", ""), UserValueError, "target id is empty"),
-        (("t/f", None), UserTypeError, "target id must be a str"),
+        (("t/f", ""), UserValueError, "target id is missing, found ''"),
+        (("t/f", None), UserValueError, "target id is missing, found None"),
         (("t/f", 7), UserTypeError, "not int 7"),
         (("t/\ud800", "x"), UserValueError, "cannot be encoded as UTF-8"),
         (("t/f", "\ud800"), UserValueError, "cannot be encoded as UTF-8"),
@@ -158,8 +178,10 @@ def test_a_builder_needs_a_whole_target(target: Any, error: type[Exception], tex
     ("keywords", "error", "text"),
     [
         ({}, UserTypeError, "takes exactly one of .* given: none"),
-        ({"int_value": 1, "str_value": "x"}, UserTypeError, "given: int_value, str_value"),
-        ({"int_value": 1, "value_type": IntType}, UserTypeError, "given: int_value, value_type"),
+        ({"int_value": 1, "str_value": "x"}, KeyError, "^a message takes .* given: int_value, str_value"),
+        ({"int_value": 1, "value_type": IntType}, KeyError, "given: int_value, value_type"),
+        ({"value": 1, "other": 2}, KeyError, "given: value, other"),
+        ({"one": 1, "other": 2}, UserTypeError, "given: one, other"),
         ({"value": 1, "value_type": IntType, "int_value": 1}, UserTypeError, "takes exactly one of"),
         ({"int_value": None}, UserValueError, "int_value is None"),
         ({"value": None, "value_type": IntType}, UserValueError, "value is None"),
@@ -167,7 +189,7 @@ def test_a_builder_needs_a_whole_target(target: Any, error: type[Exception], tex
         ({"value_type": IntType}, UserValueError, "belong together"),
         ({"integer": 1}, UserValueError, "unknown keyword 'integer'; give one of int_value"),
         ({"value": 1, "value_type": int}, UserTypeError, "value_type must be a statefun Type"),
-        ({"value": 1, "value_type": None}, UserTypeError, "value_type must be a statefun Type"),
+        ({"value": 1, "value_type": None}, UserValueError, "value_type is None"),
         ({"int_value": 2**31}, UserValueError, "does not fit into 32 bits"),
         ({"int_value": "1"}, UserTypeError, "needs an int"),
         ({"str_value": 1}, UserTypeError, "needs a str"),
@@ -219,7 +241,8 @@ def test_an_egress_record_is_built() -> None:
         ((None, 1, IntType), UserValueError, "egress typename is missing"),
         ((7, 1, IntType), UserTypeError, "egress typename must be a str"),
         (("t/out", None, IntType), UserValueError, "value is None"),
-        (("t/out", 1, None), UserTypeError, "value_type must be a statefun Type"),
+        (("t/out", 1, None), UserValueError, "value_type is None"),
+        (("t/out", 1, int), UserTypeError, "value_type must be a statefun Type"),
     ],
 )
 def test_an_egress_record_needs_all_its_parts(arguments: Any, error: type[Exception], text: str) -> None:

@@ -262,8 +262,12 @@ def test_what_is_no_request_is_refused() -> None:
         handler.handle_sync(request("a/nothing", "x"))
     with pytest.raises(KeyError):
         handler.handle_sync(request("a/nothing", "x"))
+
+
+@pytest.mark.parametrize("nothing", [None, [], {}])
+def test_a_handler_needs_functions(nothing: Any) -> None:
     with pytest.raises(UserValueError, match="no functions"):
-        RequestReplyHandler(None)  # type: ignore[arg-type]
+        RequestReplyHandler(nothing)
 
 
 def test_late_names_are_names_of_the_package() -> None:

@@ -54,6 +54,16 @@ ANY_REQUESTS = st.builds(
 )
 
 
+@pytest.mark.parametrize("caller", [b"\x0a\x00", b"\x0a\x06\x0a\x00\x12\x00\x1a\x00"])
+def test_a_caller_without_any_part_is_none(caller: bytes) -> None:
+    argument = TypedValue(typename="t/v", has_value=True, value=b"1")
+    call = caller + ToFunction.Invocation(argument=argument).SerializeToString()
+    batch = request_of(Address(namespace="a", type="f", id="x"), [], [])[3:] + b"\x1a%c%b" % (len(call), call)
+    request = b"\xa2\x06%c%b" % (len(batch), batch)
+    assert ToFunction.FromString(request).invocation.invocations[0].HasField("caller")
+    assert read_request(request) == read_by_protobuf(request) == ("a/f", "x", {}, [("", "", "t/v", b"1")])
+
+
 def by_hand(data: bytes) -> Request | None:
     try:
         return read_by_hand(data)

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from statefun_sdk import (
+    Context,
     IntType,
+    Message,
     StatefulFunctions,
     StringType,
     UndecodableValueError,
@@ -19,6 +21,7 @@ from statefun_sdk import (
 )
 from statefun_sdk.codecs import encode_int
 from statefun_sdk.storage import Storage, storage_class_for
+from statefun_sdk.testing import FunctionTester
 
 JSON = make_json_type("t/json")
 
@@ -27,7 +30,7 @@ def storage_on(tables: list[dict[str, bytes]], id: str = "x") -> Any:
     """A storage with an int, a string and a JSON state, turned to ``id``."""
     specs = [ValueSpec("count", IntType), ValueSpec("name", StringType), ValueSpec("seen", JSON)]
     storage = storage_class_for("t/f", specs)(tables)
-    storage._begin(id)
+    storage._Id = id
     return storage
 
 
@@ -38,13 +41,13 @@ def empty_tables() -> list[dict[str, bytes]]:
 def test_an_absent_value_is_none() -> None:
     storage = storage_on(empty_tables())
     assert storage.count is None
-    assert storage._writes == {}
+    assert storage._Writes == {}
 
 
 def test_a_stored_value_is_decoded() -> None:
     storage = storage_on([{"x": encode_int(5), "y": encode_int(6)}, {}, {}])
     assert storage.count == 5
-    storage._begin("y")
+    storage._Id = "y"
     assert storage.count == 6
 
 
@@ -58,7 +61,7 @@ def test_a_write_is_read_back_and_leaves_the_table_alone() -> None:
     storage.count = 3
     storage.name = "é"
     assert (storage.count, storage.name) == (3, "é")
-    assert storage._writes == {0: encode_int(3), 1: b"\x0a\x02" + "é".encode()}
+    assert storage._Writes == {0: encode_int(3), 1: b"\x0a\x02" + "é".encode()}
     assert tables == empty_tables()
 
 
@@ -73,13 +76,13 @@ def test_deleting_hides_the_stored_value() -> None:
     storage = storage_on([{"x": encode_int(5)}, {}, {}])
     del storage.count
     assert storage.count is None
-    assert storage._writes == {0: None}
+    assert storage._Writes == {0: None}
 
 
 def test_deleting_what_is_absent_is_a_write_too() -> None:
     storage = storage_on(empty_tables())
     del storage.name
-    assert storage._writes == {1: None}
+    assert storage._Writes == {1: None}
 
 
 def test_a_value_can_be_written_after_deleting() -> None:
@@ -103,7 +106,7 @@ def test_values_are_encoded_at_once() -> None:
         storage.count = "seven"
     with pytest.raises(TypeError, match="not JSON serializable"):
         storage.seen = object()
-    assert storage._writes == {}
+    assert storage._Writes == {}
 
 
 def test_changing_a_read_object_in_place_changes_nothing() -> None:
@@ -116,20 +119,10 @@ def test_changing_a_read_object_in_place_changes_nothing() -> None:
     assert storage.seen is not storage.seen
 
 
-def test_discarding_forgets_writes_but_not_a_dict_taken_before() -> None:
-    storage = storage_on(empty_tables())
-    storage.count = 3
-    taken = storage._writes
-    storage._discard()
-    assert storage.count is None
-    assert storage._writes == {}
-    assert taken == {0: encode_int(3)}
-
-
 def test_turning_to_an_instance_keeps_writes_for_a_batch() -> None:
     storage = storage_on(empty_tables())
     storage.count = 3
-    storage._begin("x")
+    storage._Id = "x"
     assert storage.count == 3
 
 
@@ -168,7 +161,7 @@ def test_an_attribute_error_of_a_deserializer_stays_what_it_is() -> None:
 
     specs = [ValueSpec("a", simple_type("t/broken", bytes, broken))]
     storage: Any = storage_class_for("t/f", specs)([{"x": b"1"}])
-    storage._begin("x")
+    storage._Id = "x"
     with pytest.raises(AttributeError, match="nonsense"):
         _ = storage.a
 
@@ -178,11 +171,74 @@ def test_two_states_of_one_name_are_refused() -> None:
         storage_class_for("t/f", [ValueSpec("a", IntType), ValueSpec("a", StringType)])
 
 
-@pytest.mark.parametrize("name", ["_writes", "_tables", "_id", "_begin", "_discard", "__class__", "__init__"])
-def test_names_of_the_storage_itself_are_refused(name: str) -> None:
+def function_that_keeps(name: str) -> StatefulFunctions:
+    """A function that does all there is to do with one state."""
     functions = StatefulFunctions()
-    with pytest.raises(UserValueError, match=f"state name '{name}' is taken by the storage itself"):
-        functions.register("t/f", lambda context, message: None, [ValueSpec(name, IntType)])
+
+    @functions.bind("t/f", [ValueSpec(name, IntType)])
+    def keep(context: Context, message: Message) -> None:
+        assert getattr(context.storage, name) == 4
+        setattr(context.storage, name, 5)
+        assert getattr(context.storage, name) == 5
+        delattr(context.storage, name)
+        assert getattr(context.storage, name) is None
+        setattr(context.storage, name, 6)
+
+    return functions
+
+
+NAMES_OF_OTHERS = [
+    "_id",
+    "_tables",
+    "_writes",
+    "_begin",
+    "_discard",
+    "_cells",
+    "_typename",
+    "storage",
+    "batch",
+]
+NAMES_OF_PYTHON = [
+    "__class__",
+    "__dict__",
+    "__doc__",
+    "__hash__",
+    "__eq__",
+    "__len__",
+    "__module__",
+    "__call__",
+]
+
+
+@pytest.mark.parametrize("name", NAMES_OF_OTHERS + NAMES_OF_PYTHON)
+def test_a_state_may_have_any_name_that_the_official_sdk_takes(name: str) -> None:
+    tester = FunctionTester(function_that_keeps(name), "t/f", "x", state={name: 4})
+    assert tester.invoke(int_value=1).changes == {name: 6}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "__init__",
+        "__new__",
+        "__slots__",
+        "__qualname__",
+        "__classcell__",
+        "__getattr__",
+        "__getattribute__",
+        "__setattr__",
+        "__delattr__",
+    ],
+)
+def test_names_without_which_there_are_no_objects_are_refused(name: str) -> None:
+    with pytest.raises(UserValueError, match=f"state name '{name}' is taken by Python itself"):
+        function_that_keeps(name)
+
+
+def test_no_state_can_be_called_as_the_storage_calls_its_own() -> None:
+    for name in Storage.__slots__:
+        with pytest.raises(UserValueError, match="must be lower case"):
+            ValueSpec(name, IntType)
 
 
 def test_a_storage_holds_nothing_but_its_slots() -> None:

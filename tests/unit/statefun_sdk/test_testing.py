@@ -141,7 +141,7 @@ def test_a_coroutine_that_nobody_awaits_is_refused() -> None:
 def test_wrong_use_is_refused() -> None:
     with pytest.raises(UnknownFunctionError):
         FunctionTester(functions, "t/unknown", "x")
-    with pytest.raises(UserValueError, match="target id is empty"):
+    with pytest.raises(UserValueError, match="target id is missing"):
         FunctionTester(functions, "t/counter", "")
     with pytest.raises(UserValueError, match=r"declares no state 'cuont' \(declared: count, name\)"):
         FunctionTester(functions, "t/counter", "x", state={"cuont": 1})

@@ -38,8 +38,8 @@ class Reversed(TypeSerializer[str]):
     def serialize(self, value: str) -> bytes:
         return value[::-1].encode()
 
-    def deserialize(self, byte_string: bytes) -> str:
-        return byte_string.decode()[::-1]
+    def deserialize(self, byte: bytes) -> str:
+        return byte.decode()[::-1]
 
 
 class ReversedType(Type[str]):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from statefun_ray.io.handshake import HandshakeRefused, Hello
 from statefun_ray.io.transport import (
+    FRAME_BYTES_MAX,
     FrameConnection,
     FrameParser,
     FrameServer,
@@ -19,6 +20,7 @@ from statefun_ray.io.transport import (
     connect,
     connect_plain,
 )
+from statefun_sdk.context import MESSAGE_BYTES_MAX
 from tests.unit.statefun_ray.io.listening import HELLO, Inbox, listening
 
 
@@ -298,3 +300,7 @@ async def test_a_frame_beyond_the_limit_is_refused_where_it_is_sent() -> None:
         with pytest.raises(FrameTooLarge):
             connection.send(b"x" * 5001)
         connection.close()
+
+
+def test_the_largest_message_that_is_sent_fits_into_a_frame() -> None:
+    assert MESSAGE_BYTES_MAX <= FRAME_BYTES_MAX // 4
