@@ -23,9 +23,10 @@ from statefun_ray.io.remote.codec import (
 )
 from statefun_ray.io.remote.errors import BadAnswer
 from statefun_ray.module.model import PLAYGROUND_EGRESS, FileEgress, KafkaEgress, Module, PlaygroundEgress
-from statefun_sdk.protocol import FromFunction, ToFunction
+from statefun_sdk.protocol import FromFunction, KafkaProducerRecord, ToFunction
 
 INT = "io.statefun.types/int"
+RECORD = KafkaProducerRecord(topic="t").SerializeToString()
 KAFKA = "type.googleapis.com/io.statefun.sdk.egress.KafkaProducerRecord"
 TABLES = [Table("ns/f.count", INT), Table("ns/f.odd.name", UNSET_TYPE)]
 INDEXES = {table.name.partition(".")[2]: index for index, table in enumerate(TABLES)}
@@ -147,7 +148,7 @@ def test_effects_of_every_kind() -> None:
     cancelled.is_cancellation_request, cancelled.cancellation_token = True, "t"
     out = response.outgoing_egresses.add()
     out.egress_namespace, out.egress_type = "out", "kafka"
-    out.argument.typename, out.argument.has_value, out.argument.value = KAFKA, True, b"record"
+    out.argument.typename, out.argument.has_value, out.argument.value = KAFKA, True, RECORD
     changed = response.state_mutations.add()
     changed.mutation_type = FromFunction.PersistedValueMutation.MODIFY
     changed.state_name = "count"
@@ -158,7 +159,7 @@ def test_effects_of_every_kind() -> None:
         {0: b"7", 1: None},
         [("a/b", "1", INT, b"v"), ("a/b", "", INT, None)],
         [("send", 5, "t", "a/b", "2", INT, b""), ("cancel", "t")],
-        [("out/kafka", KAFKA, b"record")],
+        [("out/kafka", KAFKA, RECORD)],
     )
 
 
@@ -231,6 +232,12 @@ def _wrong_record(response: Any) -> None:
     out.argument.typename, out.argument.has_value = INT, True
 
 
+def _no_record(response: Any) -> None:
+    out = response.outgoing_egresses.add()
+    out.egress_namespace, out.egress_type = "out", "kafka"
+    out.argument.typename, out.argument.has_value, out.argument.value = KAFKA, True, b"record"
+
+
 def _wrong_topic(response: Any) -> None:
     out = response.outgoing_egresses.add()
     out.egress_namespace, _, out.egress_type = PLAYGROUND_EGRESS.partition("/")
@@ -254,6 +261,7 @@ def _wrong_topic(response: Any) -> None:
             "egress out/else, which is not configured; configured: io.statefun.playground/egress, out/file",
         ),
         (_wrong_record, f"egress out/kafka takes records of type '{KAFKA}', not one of type '{INT}'"),
+        (_no_record, "cannot be published: egress out/kafka: no Kafka record"),
         (_wrong_topic, "the playground egress has no topic 'nope'; it has t"),
     ],
 )
