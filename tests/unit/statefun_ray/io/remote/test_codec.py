@@ -188,6 +188,50 @@ def test_a_mode_of_expiration_that_we_do_not_know_counts_as_none() -> None:
     assert decode_answer(body, "ns/f", TABLES, INDEXES, EGRESSES) == {"s": StateSpec(type=UNSET_TYPE)}
 
 
+def test_a_state_that_is_declared_twice_has_the_first_expiration_and_one_type() -> None:
+    answer = FromFunction()
+    missing = answer.incomplete_invocation_context.missing_values
+    first = missing.add(state_name="s", type_typename=INT).expiration_spec
+    first.mode, first.expire_after_millis = FromFunction.ExpirationSpec.AFTER_WRITE, 5
+    missing.add(state_name="s", type_typename=INT)
+    assert decoded(answer) == {"s": StateSpec(type=INT, expire="after_write", expire_ms=5)}
+
+    missing.add(state_name="s", type_typename="a/b")
+    with pytest.raises(BadAnswer, match=f"'s' of ns/f is declared twice, as {INT} and as a/b"):
+        decoded(answer)
+
+
+def test_the_last_change_of_a_state_counts() -> None:
+    answer, response = result()
+    for value in (b"1", None, b"3"):
+        change = response.state_mutations.add(state_name="count")
+        if value is not None:
+            change.mutation_type = FromFunction.PersistedValueMutation.MODIFY
+            change.state_value.typename, change.state_value.value = INT, value  # has_value is not asked for
+    assert decoded(answer) == ({0: b"3"}, [], [], [])
+
+
+def test_of_a_result_and_missing_states_the_last_one_counts() -> None:
+    effects, response = result()
+    response.state_mutations.add().state_name = "count"
+    asks = FromFunction()
+    asks.incomplete_invocation_context.missing_values.add(state_name="s", type_typename=INT)
+    done, missing = effects.SerializeToString(), asks.SerializeToString()
+    for body, meaning in (
+        (done + missing, {"s": StateSpec(type=INT)}),
+        (missing + done, ({0: None}, [], [], [])),
+    ):
+        assert decode_answer(body, "ns/f", TABLES, INDEXES, EGRESSES) == meaning
+
+
+def test_messages_may_have_a_target_without_namespace_no_argument_and_any_type() -> None:
+    answer, response = result()
+    response.outgoing_messages.add().target.type = "x"
+    odd = response.outgoing_messages.add()
+    odd.target.type, odd.argument.typename, odd.argument.has_value = "x", "no slash", True
+    assert decoded(answer) == ({}, [("/x", "", "", None), ("/x", "", "no slash", b"")], [], [])
+
+
 def _unknown_state(response: Any) -> None:
     response.state_mutations.add().state_name = "other"
 
