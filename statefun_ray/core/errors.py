@@ -30,7 +30,11 @@ class TooManyStates(UserCodeError):
         self.function_type, self.count, self.count_max = function_type, count, count_max
 
     def __str__(self) -> str:
-        return f"{self.function_type} declares {self.count} states, more than {self.count_max}"
+        return (
+            f"{self.function_type} declares {self.count} states, more than {self.count_max}, all of which would "
+            "travel with each of its requests. Declare names that are fixed, and keep what varies within a value "
+            "or under an id of its own; or share the states out among several functions"
+        )
 
 
 class StateNameTaken(UserCodeError):

@@ -15,8 +15,10 @@ from statefun_checkpoints.model import FunctionSpec, StateSpec, state_table
 from statefun_ray.core.errors import StateNameTaken, StateTypeChanged, TooManyStates
 from statefun_ray.core.state import KeyedStore, Table
 
-STATES_MAX: Final = 1_000
-"""States of one function: all of them travel with each of its requests."""
+STATES_MAX: Final = 10_000
+"""States of one function, which StateFun does not bound: all of them travel with each of its requests
+(90 KB and a millisecond without any value) and stand in the entry of every snapshot, so a service that
+makes up names as it goes would fill both."""
 
 
 class RemoteStates:

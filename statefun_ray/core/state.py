@@ -23,7 +23,7 @@ an expiration or take it away while frozen layers wait to be written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from typing import Any, Final, Protocol, TypeAlias, cast
 
@@ -379,6 +379,8 @@ class KeyedStore:
         self._key_group_count = key_group_count
         self.tables: dict[str, Table] = {}
         """By name; a dynamic table of a second type of values by name and type."""
+        self._named: dict[str, list[Table]] = {}
+        """The same by name, as it is asked for every state of every function at every cut."""
         self.remembered: dict[str, StateSpec] = {}
         """By name of the table: what a restored snapshot says about dynamic states."""
         self._expiring: list[Table] = []
@@ -393,6 +395,7 @@ class KeyedStore:
         """Register ``table`` under its name."""
         name = table.name if table.name not in self.tables else f"{table.name}\0{table.typename}"
         self.tables[name] = table
+        self._named.setdefault(table.name, []).append(table)
         table.now_ms = self._now_ms
         if table.is_stamped:
             self._expiring.append(table)
@@ -448,12 +451,9 @@ class KeyedStore:
             table.expire_ms, table.on_call = spec.expire_ms, spec.expire == "after_call"
         return self.add(table)
 
-    def tables_named(self, name: str) -> list[Table]:
+    def tables_named(self, name: str) -> Sequence[Table]:
         """Return the tables of one state: none, one, or one per type its values have."""
-        first = self.tables.get(name)
-        if first is None or not first.is_dynamic:
-            return [] if first is None else [first]
-        return [table for table in self.tables.values() if table.name == name]
+        return self._named.get(name, ())
 
     def freeze(self) -> None:
         """The cut: set every table's dirty layer aside."""

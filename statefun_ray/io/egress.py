@@ -45,7 +45,7 @@ class SinkUnavailable(Exception):
 
 
 class SinkRefused(Exception):
-    """A sink cannot be opened before a person has decided something; trying again does not help."""
+    """A sink cannot be opened, or go on, before a person has decided something; trying again does not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,7 @@ class Sink(Protocol):
 
         Raises:
             SinkUnavailable, StoreError: no answer; the call is repeated later.
+            SinkRefused: a record is refused for good, in a strict application.
         """
 
     def flush(self, timeout_s: float) -> None:

@@ -14,7 +14,7 @@ from statefun_checkpoints.commit_log import LogReader
 from statefun_checkpoints.store import ObjectStore, run_store
 from statefun_checkpoints.store_requests import StoreSteps
 from statefun_ray.core.outbox import EgressRow
-from statefun_ray.io.egress import RestoredShards, Sink, Sinks
+from statefun_ray.io.egress import RestoredShards, Sink, SinkRefused, Sinks
 from statefun_ray.io.egress_file import FileSink
 from statefun_ray.io.egress_playground import PlaygroundSink
 from statefun_ray.module.model import PLAYGROUND_EGRESS, Module
@@ -79,7 +79,7 @@ def open_sinks(
                 slot_count=owner.workers_since,
                 shard_count=owner.shard_count,
                 is_current=partial(_is_current, storage, owner.generation),
-                on_rejected=partial(_keep_rejected, rejected),
+                on_rejected=_refuse if module.failure_policy.strict else partial(_keep_rejected, rejected),
                 history=History(
                     owner.restored.next_sequence,
                     {
@@ -125,3 +125,10 @@ def _keep_rejected(files: FileSink, shard: int, row: EgressRow, why: str) -> Non
         "an egress record is refused for good, and kept in %s of the storage: %s", REJECTED_PREFIX, why
     )
     files.publish([(shard, [row])])
+
+
+def _refuse(_shard: int, _row: EgressRow, why: str) -> None:
+    raise SinkRefused(
+        f"a record is refused for good, and that ends the generation: {why}. See that the broker takes it, or start once "
+        f"without strict: then it is kept in {REJECTED_PREFIX} of the storage, and the rest goes on"
+    )

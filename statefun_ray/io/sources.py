@@ -42,7 +42,13 @@ class Sources:
             from statefun_ray.io.kafka.source import KafkaSource
 
             self._sources = [
-                KafkaSource(ingress, splits, on_chunk=on_records, on_failed=on_failed)
+                KafkaSource(
+                    ingress,
+                    splits,
+                    on_chunk=on_records,
+                    on_failed=on_failed,
+                    is_strict=module.failure_policy.strict,
+                )
                 for ingress in module.kafka_ingresses
             ]
 

@@ -14,7 +14,14 @@ from statefun_ray.io.client import RequestFailed
 from statefun_ray.io.egress import ShardRows, SinkUnavailable
 from statefun_ray.io.kafka.sink import KafkaSink
 from statefun_ray.local import ApplicationFailed, LocalApplication
-from statefun_ray.module.model import KafkaEgress, KafkaIngress, KafkaTopic, Module, StartupPosition
+from statefun_ray.module.model import (
+    FailurePolicy,
+    KafkaEgress,
+    KafkaIngress,
+    KafkaTopic,
+    Module,
+    StartupPosition,
+)
 from statefun_sdk import (
     Context,
     IntType,
@@ -229,6 +236,38 @@ def test_a_record_without_an_id_cannot_be_delivered_to_one(broker: Broker, tmp_p
             assert f"{topics.input}/0/0" in refused.value.detail
         assert app.client.tell_dead_letters("drop", named) == (2, False, 0)
         app.wait_until(lambda: app.status()["dead_letters"] == 0)
+
+
+def test_a_record_that_can_be_none_fails_the_message_that_emits_it(broker: Broker) -> None:
+    topics = Topics(broker, "at-least-once", partitions=1)
+    module = replace(topics.module, failure_policy=FailurePolicy(retry_ms=0))
+    with LocalApplication(functions, module=module, name=topics.name) as app:
+        broker.produce(topics.input, [("a", b"no/topic x"), ("b", f"{topics.output} x".encode())])
+        assert topics.consumed(1) == {"b": [f"{topics.output} x 1"]}
+        app.wait_until(lambda: app.status()["dead_letters"] == 1)
+        [letter] = app.client.dead_letters()["dead_letters"]
+        assert (letter["id"], "'no/topic' can be no topic" in letter["error"]) == ("of a", True)
+
+
+@pytest.mark.parametrize("semantic", ["exactly-once", "at-least-once"])
+def test_a_record_that_no_broker_takes_ends_a_strict_application_until_it_is_set_aside(
+    broker: Broker, tmp_path: Path, semantic: str
+) -> None:
+    topics = Topics(broker, semantic, partitions=1)
+    [egress] = topics.module.kafka_egresses
+    small = replace(egress, properties={**egress.properties, "max.request.size": "10000"})
+    module = replace(topics.module, kafka_egresses=(small,))
+    strict = replace(module, failure_policy=FailurePolicy(strict=True))
+    kept: dict[str, Any] = {"storage": tmp_path / "storage", "log_dir": tmp_path / "log"}
+    with LocalApplication(functions, module=strict, name=topics.name, **kept) as app:
+        broker.produce(topics.input, [("a", f"{topics.output} {'x' * 20_000}".encode())])
+        app.wait_until(lambda: app.status()["generation"] > 1)
+        assert "refused for good, and that ends the generation" in app.status()["last_error"]
+        app.crash()
+    with LocalApplication(functions, module=module, name=topics.name, **kept) as app:
+        broker.produce(topics.input, [("a", f"{topics.output} x".encode())])
+        assert topics.consumed(1) == {"a": [f"{topics.output} x 2"]}
+        assert list((tmp_path / "storage" / "egress-rejected").rglob("*.ndjson"))
 
 
 def test_a_topic_that_was_created_anew_does_not_stop_an_application(broker: Broker, tmp_path: Path) -> None:

@@ -46,7 +46,12 @@ class Reader:
     """A source, the splits it asks about, and what it has brought."""
 
     def __init__(
-        self, config: KafkaIngress, positions: list[Position], worker: int = 0, workers: int = 1
+        self,
+        config: KafkaIngress,
+        positions: list[Position],
+        worker: int = 0,
+        workers: int = 1,
+        is_strict: bool = False,
     ) -> None:
         self.splits = Splits(worker=worker, worker_count=workers, key_group_count=64)
         self.splits.restore(positions)
@@ -60,6 +65,7 @@ class Reader:
             self.splits,
             on_chunk=self.take,
             on_failed=self.failures.append,
+            is_strict=is_strict,
         )
 
     def take(self) -> None:
@@ -83,9 +89,13 @@ class Reader:
 
 @asynccontextmanager
 async def reading(
-    config: KafkaIngress, positions: list[Position] | None = None, worker: int = 0, workers: int = 1
+    config: KafkaIngress,
+    positions: list[Position] | None = None,
+    worker: int = 0,
+    workers: int = 1,
+    is_strict: bool = False,
 ) -> AsyncIterator[Reader]:
-    reader = Reader(config, positions or [], worker, workers)
+    reader = Reader(config, positions or [], worker, workers, is_strict)
     reader.source.start()
     try:
         yield reader
@@ -270,6 +280,14 @@ async def test_what_cannot_be_addressed_is_told_and_does_not_stop_the_rest(broke
         assert "no key" in reader.rejected[0][2]
         assert "not UTF-8" in reader.rejected[1][2]
         assert "tombstone" in reader.rejected[2][2]
+
+
+async def test_a_strict_application_reads_keys_as_java_does(broker: Broker) -> None:
+    topic = new_topic(broker)
+    broker.produce(topic, [(None, b"1"), (b"a\xffb", b"2"), (b"\xe2\x82", b"3"), ("\u20ac", b"4")])
+    async with reading(ingress(broker, topic, startup=EARLIEST), is_strict=True) as reader:
+        await until(lambda: reader.ids == ["a\ufffdb", "\ufffd", "\u20ac"])
+        assert [letter for _, letter, _ in reader.rejected] == [f"{topic}/0/0"]
 
 
 def as_record(ingress: KafkaIngress) -> KafkaIngress:

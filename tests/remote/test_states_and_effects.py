@@ -201,15 +201,16 @@ def test_a_function_that_nobody_serves_stops_nothing() -> None:
         assert app.ask("ns/other", "x", "b") == "b"
 
 
-def test_a_service_that_asks_for_its_states_for_ever_is_stopped() -> None:
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["kept"], "asks again for states that it was given: kept"),
+        ([], "says that states are missing, and names none"),
+    ],
+)
+def test_a_service_that_asks_for_nothing_new_is_stopped(names: list[str], text: str) -> None:
     async def forgetful(request: ToFunction, _body: bytes) -> Answer | None:
-        if request.invocation.target.id != "bad":
-            return None
-        answer = FromFunction()
-        answer.incomplete_invocation_context.missing_values.add(
-            state_name="kept", type_typename="io.statefun.types/int"
-        )
-        return result(answer)
+        return missing(*names) if request.invocation.target.id == "bad" else None
 
     with serving(storing(NUMBER)) as service:
         service.behaviour = forgetful
@@ -220,4 +221,26 @@ def test_a_service_that_asks_for_its_states_for_ever_is_stopped() -> None:
             assert app.ask("ns/keep", "good", "1") == "was None"
             app.wait_until(lambda: app.status()["parked"] == 1)
             [parked] = app.status()["parked_addresses"]
-            assert "asks again for states that it was given: kept" in parked["error"]
+            assert text in parked["error"]
+
+
+def missing(*names: str) -> Answer:
+    answer = FromFunction()
+    answer.incomplete_invocation_context.SetInParent()
+    for name in names:
+        answer.incomplete_invocation_context.missing_values.add(
+            state_name=name, type_typename="io.statefun.types/int"
+        )
+    return result(answer)
+
+
+def test_a_service_may_ask_for_one_state_after_the_other() -> None:
+    async def one_by_one(request: ToFunction, _body: bytes) -> Answer | None:
+        count = len(request.invocation.state)
+        return missing(f"s{count}") if count < 10 else None
+
+    with serving(storing(NUMBER)) as service:
+        service.behaviour = one_by_one
+        with LocalApplication(module=module_of(service), worker={"retry_deadline_ms": 0}) as app:
+            assert app.ask("ns/other", "a", "hello") == "hello"
+            assert [len(request.invocation.state) for request in service.requests] == [*range(11)]

@@ -15,8 +15,11 @@ from statefun_ray.module.model import (
     OkHttpTransport,
     Transport,
 )
+from statefun_sdk.protocol import ToFunction
 from tests.remote.gateway import HEAD, Talk, gateway
+from tests.remote.serving import Answer, serving
 from tests.remote.test_end_to_end import counted, functions
+from tests.remote.test_states_and_effects import NUMBER, missing, storing
 
 CALL_MS = 700
 ASYNC = AsyncTransport(call_ms=CALL_MS)
@@ -44,8 +47,8 @@ async def hangs(_writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(60)
 
 
-def strict(url: str, transport: Transport) -> LocalApplication:
-    endpoint = Endpoint("shop/*", url, transport=transport)
+def strict(url: str, transport: Transport, functions: str = "shop/*") -> LocalApplication:
+    endpoint = Endpoint(functions, url, transport=transport)
     described = Module(endpoints=(endpoint,), failure_policy=FailurePolicy(strict=True))
     return LocalApplication(module=described, workers=1)
 
@@ -98,3 +101,18 @@ def test_a_service_that_is_not_there_ends_the_generation_after_the_time_of_a_cal
         app.wait_until(lambda: app.status()["generation"] > 1)
         assert f"the {CALL_MS} ms of call are over" in app.status()["last_error"]
         app.crash()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", [ASYNC, OKHTTP], ids=["async", "okhttp"])
+def test_each_round_of_a_handshake_has_the_time_of_a_call(transport: Transport) -> None:
+    async def one_by_one(request: ToFunction, _body: bytes) -> Answer | None:
+        await asyncio.sleep(0.05)
+        count = len(request.invocation.state)
+        return missing(f"s{count}") if count < 20 else None
+
+    with serving(storing(NUMBER)) as service, strict(service.url, transport, "ns/*") as app:
+        service.behaviour = one_by_one
+        assert app.ask("ns/other", "a", "hello") == "hello"
+        assert app.status()["generation"] == 1
+        assert len(service.requests) == 21

@@ -17,7 +17,6 @@ this one publishes: its transactional ids are claimed (`open`), by exactly one w
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,11 +24,11 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException, Producer
-from google.protobuf.message import DecodeError
 
 from statefun_ray.core.outbox import EgressRow
 from statefun_ray.io.egress import ShardRows, SinkRefused, SinkUnavailable
 from statefun_ray.io.kafka.properties import ON_LOST_REGISTERS, make_client
+from statefun_ray.io.kafka.records import read_record
 from statefun_ray.io.kafka.registers import (
     BROKER_S,
     NO_HISTORY,
@@ -56,10 +55,6 @@ DELIVERY_S: Final = 30.0
 
 LOOK_S: Final = 0.05
 """Between two looks at what was said of records that are being written."""
-
-TOPIC_CHARS_MAX: Final = 249
-_TOPIC: Final = re.compile(rf"[a-zA-Z0-9._-]{{1,{TOPIC_CHARS_MAX}}}")
-"""Kafka's own rule."""
 
 RowKey: TypeAlias = tuple[int, int]
 """Shard and sequence of a row."""
@@ -120,7 +115,7 @@ class KafkaSink:
             shard_count: of the application.
             is_current: reads from the commit log whether no later generation was begun; may block.
             on_rejected: told ``(shard, row, why)``, in the publishing thread, of a record that the
-                broker will never take.
+                broker will never take. What it raises ends the publication.
             history: of the egress in the shards of this worker.
 
         Raises:
@@ -183,6 +178,7 @@ class KafkaSink:
         Raises:
             SinkUnavailable: no answer, or not all of it; publishing again is safe.
             SinkFenced: a later generation publishes now.
+            SinkRefused: see ``on_rejected``.
         """
         try:
             with self._in_use:
@@ -204,7 +200,7 @@ class KafkaSink:
             # Whatever it was: this producer may hold something that would reach the next batch.
             self._drop_producer()
             raise self._trouble(error) from error
-        except (SinkUnavailable, SinkFenced):
+        except (SinkUnavailable, SinkFenced, SinkRefused):
             self._drop_producer()
             raise
 
@@ -410,14 +406,10 @@ class KafkaSink:
                     return
 
     def _produce_one(self, producer: Producer, shard: int, row: EgressRow, deliveries: _Deliveries) -> None:
-        try:
-            record = KafkaProducerRecord.FromString(row[3] or b"")
-        except DecodeError as error:
-            self._reject(shard, row, f"no Kafka record: {error}")
-            return
-        problem = _problem_of(record)
-        if problem:
-            self._reject(shard, row, problem)
+        record = read_record(row[3] or b"")
+        if isinstance(record, str):
+            # It was emitted by an earlier version, or for an egress that was of another kind then.
+            self._reject(shard, row, record)
             return
         try:
             _put(producer, record, partial(deliveries.done, shard, row))
@@ -505,24 +497,6 @@ def make_producer(properties: Mapping[str, Any]) -> Producer:
         KafkaException: librdkafka does not take them.
     """
     return Producer({"partitioner": PARTITIONER, **properties}, logger=logger)
-
-
-def _problem_of(record: KafkaProducerRecord) -> str:
-    """Return why a record can never be written, empty when it can."""
-    if not record.topic:
-        return "a record without a topic"
-    if not _TOPIC.fullmatch(record.topic) or record.topic in (".", ".."):
-        # A broker says so as well, but the client then takes the topic for one that is still to come.
-        name = repr(
-            record.topic if len(record.topic) <= TOPIC_CHARS_MAX else record.topic[:TOPIC_CHARS_MAX] + "..."
-        )
-        return (
-            f"{name} can be no topic: 1 to {TOPIC_CHARS_MAX} letters, digits, dots, underscores and hyphens"
-        )
-    if any("\0" in header.name for header in record.headers):
-        # librdkafka's names end there, and what is written would have another one.
-        return "the name of a header has a NUL in it"
-    return ""
 
 
 def _put(

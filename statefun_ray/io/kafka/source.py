@@ -92,6 +92,7 @@ class KafkaSource:
         *,
         on_chunk: Callable[[], None],
         on_failed: Callable[[str], None],
+        is_strict: bool = False,
     ) -> None:
         """Check the properties; nothing is connected before `start`.
 
@@ -101,11 +102,14 @@ class KafkaSource:
                 before any chunk of it.
             on_chunk: told in the loop that `take` has something.
             on_failed: told why when reading can not go on for good.
+            is_strict: take a key that is not UTF-8 as StateFun does, with a character instead of what
+                cannot be read; two such keys may be one id.
 
         Raises:
             UserValueError: a property that librdkafka does not take.
         """
         self._ingress = ingress
+        self._key_errors = "replace" if is_strict else "strict"
         self._splits = splits
         self._on_chunk, self._on_failed = on_chunk, on_failed
         self._loop = asyncio.get_running_loop()
@@ -329,7 +333,7 @@ class KafkaSource:
             if chunk is None:
                 chunk = chunks[topic, partition] = Chunk(opened[topic, partition], 0, [], [])
             chunk.next_position = self._read_until[topic, partition] = offset + 1
-            _add(chunk, self._topics[topic], record, place)
+            _add(chunk, self._topics[topic], record, place, self._key_errors)
             self._trouble = ""
         return list(chunks.values())
 
@@ -418,14 +422,14 @@ def _partition_of(record: Record) -> tuple[str, int]:
     return topic, partition
 
 
-def _add(chunk: Chunk, topic: KafkaTopic, record: Record, place: Place) -> None:
+def _add(chunk: Chunk, topic: KafkaTopic, record: Record, place: Place, key_errors: str) -> None:
     value_type, value, problem = topic.value_type, record.value(), ""
     if topic.deliver == "record":
         whole, problem = _whole(record, place, value_type)
         value_type, value = RECORD_TYPENAME, encode_record(whole)
     elif value is None:
         problem = "the record has no value (it is a tombstone)"
-    id, key_problem = _id(record.key())
+    id, key_problem = _id(record.key(), key_errors)
     problem = key_problem or problem
     if not problem:
         chunk.messages += [(target, id, "", "", value_type, value) for target in topic.targets]
@@ -461,11 +465,11 @@ def _whole(record: Record, place: Place, value_type: str) -> tuple[KafkaRecord, 
     return whole, problem
 
 
-def _id(key: bytes | None) -> tuple[str, str]:
+def _id(key: bytes | None, errors: str) -> tuple[str, str]:
     """Return the key as the id it is, or why it is none."""
     if key is None:
         return "", "it has no key, which would be the id"
     try:
-        return key.decode(), ""
+        return key.decode(errors=errors), ""
     except UnicodeDecodeError as error:
         return "", f"its key, which would be the id, is not UTF-8: {error}"

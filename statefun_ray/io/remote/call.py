@@ -33,9 +33,6 @@ from statefun_ray.io.remote.target import BadUrl, Target
 from statefun_ray.module.model import OkHttpTransport, Transport
 from statefun_sdk.protocol import FromFunction
 
-ROUNDS_MAX: Final = 4
-"""Requests for one batch: each further one must have brought a state that was not known."""
-
 STRICT_DELAY_MS: Final = 4
 STRICT_DELAY_OKHTTP_MS: Final = 10
 """Before the second attempt of a strict application; doubled from then on. StateFun's figures."""
@@ -120,7 +117,6 @@ class Call:
         "_function",
         "_invoke",
         "_owner",
-        "_rounds",
         "_states_sent",
         "body",
         "function_type",
@@ -134,7 +130,6 @@ class Call:
         self._owner = owner
         self._invoke = invoke
         self._function = function
-        self._rounds = 0
         self.target = target
         self.function_type = invoke.function_type
         self.is_alone = is_alone
@@ -149,7 +144,6 @@ class Call:
         id = invoke.id
         prepared = function.prepared.pop(id, None) if function.prepared else None
         self.body = encoder.encode(id, [table.get(id) for table in tables], invoke.messages, prepared)
-        self._rounds += 1
         function.metrics.requests += 1
         self._begun_in, self._begun_ms = function.service.state.begun(), clock_ms()
         function.service.client.start(self)
@@ -178,18 +172,26 @@ class Call:
             owner.ended(self._invoke, effects, None)
 
     def _register(self, missing: dict[str, StateSpec]) -> None:
-        """Take what the service says about states that it was not given.
+        """Take what the service says about states that it was not given, in any number of rounds.
+
+        Each brings a state that the request did not have, so the largest number of states is the
+        largest number of rounds.
 
         Raises:
-            BadAnswer: it was given them.
-            UserCodeError: they are not as they are stored.
+            BadAnswer: it was given all of them, or names none.
+            UserCodeError: they are not as they are stored, or too many.
         """
+        if not missing:
+            raise BadAnswer(
+                f"the service of {self.function_type} says that states are missing, and names none; "
+                "nothing was executed"
+            )
         # States only come, in the order in which they were registered: those sent are the first ones.
         indexes, sent = self._function.decoder.indexes, self._states_sent
-        if self._rounds == ROUNDS_MAX or all(indexes.get(name, sent) < sent for name in missing):
+        if all(indexes.get(name, sent) < sent for name in missing):
             raise BadAnswer(
                 f"the service of {self.function_type} asks again for states that it was given: "
-                f"{', '.join(sorted(missing)) or 'none'}; nothing was executed"
+                f"{', '.join(sorted(missing))}; nothing was executed"
             )
         self._owner.register(self.function_type, self._invoke.id, missing)
 
@@ -247,7 +249,7 @@ class StrictCall(Call):
         self._timer: asyncio.TimerHandle | None = None
 
     def send(self) -> None:
-        """Make a request with what is known now; the first one starts the clock."""
+        """Make a request with what is known now; the first one, and that of a new round, starts the clock."""
         super().send()
         self._is_sent = True
         if self._timer is None:
@@ -266,15 +268,21 @@ class StrictCall(Call):
             )
             self.failed(BadAnswer(f"{text}: {error}", True))
             return
-        self._is_sent = False
+        # What may follow is another request, with the time and the attempts of one.
+        self._is_sent, self._attempts, self._reason = False, 0, ""
+        self._stop_clock()
         super().answered(answer)
         if not self._is_sent:
             self._end()
 
-    def _end(self) -> None:
-        self._is_over = True
+    def _stop_clock(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._stop_clock()
 
     def failed(self, error: Exception) -> None:
         """See `request.Request`."""
@@ -302,7 +310,6 @@ class StrictCall(Call):
     def _try_again(self) -> None:
         if self._is_over:
             return
-        self._rounds -= 1
         self.send()
 
     def _give_up(self, why: str = "") -> None:

@@ -339,18 +339,26 @@ def _missing_states(
 ) -> dict[str, StateSpec]:
     specs: dict[str, StateSpec] = {}
     for missing in incomplete.missing_values:
+        name, typename = missing.state_name, missing.type_typename or UNSET_TYPE
+        known = specs.get(name)
+        if known is not None:
+            # As if they came in two rounds: the type has to be the same, and the first expiration stays.
+            if known.type != typename:
+                raise BadAnswer(
+                    f"state {name!r} of {function_type} is declared twice, as {known.type} and as {typename}; "
+                    "declare it once"
+                )
+            continue
         expiration = missing.expiration_spec
         # Modes we do not know count as none, as in StateFun.
         mode = _EXPIRE_MODES.get(expiration.mode, "none")
         expire_ms = expiration.expire_after_millis if mode != "none" else 0
         if mode != "none" and expire_ms <= 0:
             raise BadAnswer(
-                f"state {missing.state_name!r} of {function_type} is declared to expire after {expire_ms} ms; "
+                f"state {name!r} of {function_type} is declared to expire after {expire_ms} ms; "
                 "the shortest expiration is 1 ms"
             )
-        specs[missing.state_name] = StateSpec(
-            type=missing.type_typename or UNSET_TYPE, expire=mode, expire_ms=min(expire_ms, DURATION_MS_MAX)
-        )
+        specs[name] = StateSpec(type=typename, expire=mode, expire_ms=min(expire_ms, DURATION_MS_MAX))
     return specs
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import statefun_ray.io
 from statefun_ray.cli import main
 from statefun_ray.cluster.errors import BadModule
 from statefun_ray.cluster.planning import load_module
@@ -112,6 +113,8 @@ def test_properties_are_checked_as_run_does(files: Path, capsys: pytest.CaptureF
 def test_without_the_client_properties_are_not_checked_and_that_is_said(
     files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # As well as in `sys.modules`, or the package that is imported meanwhile stays there for later tests.
+    monkeypatch.delattr(statefun_ray.io, "kafka", raising=False)
     for name in [name for name in sys.modules if name.startswith("statefun_ray.io.kafka")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)

@@ -23,9 +23,10 @@ from statefun_ray.io.remote.codec import (
 )
 from statefun_ray.io.remote.errors import BadAnswer
 from statefun_ray.module.model import PLAYGROUND_EGRESS, FileEgress, KafkaEgress, Module, PlaygroundEgress
-from statefun_sdk.protocol import FromFunction, ToFunction
+from statefun_sdk.protocol import FromFunction, KafkaProducerRecord, ToFunction
 
 INT = "io.statefun.types/int"
+RECORD = KafkaProducerRecord(topic="t").SerializeToString()
 KAFKA = "type.googleapis.com/io.statefun.sdk.egress.KafkaProducerRecord"
 TABLES = [Table("ns/f.count", INT), Table("ns/f.odd.name", UNSET_TYPE)]
 INDEXES = {table.name.partition(".")[2]: index for index, table in enumerate(TABLES)}
@@ -147,7 +148,7 @@ def test_effects_of_every_kind() -> None:
     cancelled.is_cancellation_request, cancelled.cancellation_token = True, "t"
     out = response.outgoing_egresses.add()
     out.egress_namespace, out.egress_type = "out", "kafka"
-    out.argument.typename, out.argument.has_value, out.argument.value = KAFKA, True, b"record"
+    out.argument.typename, out.argument.has_value, out.argument.value = KAFKA, True, RECORD
     changed = response.state_mutations.add()
     changed.mutation_type = FromFunction.PersistedValueMutation.MODIFY
     changed.state_name = "count"
@@ -158,7 +159,7 @@ def test_effects_of_every_kind() -> None:
         {0: b"7", 1: None},
         [("a/b", "1", INT, b"v"), ("a/b", "", INT, None)],
         [("send", 5, "t", "a/b", "2", INT, b""), ("cancel", "t")],
-        [("out/kafka", KAFKA, b"record")],
+        [("out/kafka", KAFKA, RECORD)],
     )
 
 
@@ -185,6 +186,50 @@ def test_a_mode_of_expiration_that_we_do_not_know_counts_as_none() -> None:
     parsed = FromFunction.FromString(body)
     assert parsed.incomplete_invocation_context.missing_values[0].expiration_spec.mode == 9
     assert decode_answer(body, "ns/f", TABLES, INDEXES, EGRESSES) == {"s": StateSpec(type=UNSET_TYPE)}
+
+
+def test_a_state_that_is_declared_twice_has_the_first_expiration_and_one_type() -> None:
+    answer = FromFunction()
+    missing = answer.incomplete_invocation_context.missing_values
+    first = missing.add(state_name="s", type_typename=INT).expiration_spec
+    first.mode, first.expire_after_millis = FromFunction.ExpirationSpec.AFTER_WRITE, 5
+    missing.add(state_name="s", type_typename=INT)
+    assert decoded(answer) == {"s": StateSpec(type=INT, expire="after_write", expire_ms=5)}
+
+    missing.add(state_name="s", type_typename="a/b")
+    with pytest.raises(BadAnswer, match=f"'s' of ns/f is declared twice, as {INT} and as a/b"):
+        decoded(answer)
+
+
+def test_the_last_change_of_a_state_counts() -> None:
+    answer, response = result()
+    for value in (b"1", None, b"3"):
+        change = response.state_mutations.add(state_name="count")
+        if value is not None:
+            change.mutation_type = FromFunction.PersistedValueMutation.MODIFY
+            change.state_value.typename, change.state_value.value = INT, value  # has_value is not asked for
+    assert decoded(answer) == ({0: b"3"}, [], [], [])
+
+
+def test_of_a_result_and_missing_states_the_last_one_counts() -> None:
+    effects, response = result()
+    response.state_mutations.add().state_name = "count"
+    asks = FromFunction()
+    asks.incomplete_invocation_context.missing_values.add(state_name="s", type_typename=INT)
+    done, missing = effects.SerializeToString(), asks.SerializeToString()
+    for body, meaning in (
+        (done + missing, {"s": StateSpec(type=INT)}),
+        (missing + done, ({0: None}, [], [], [])),
+    ):
+        assert decode_answer(body, "ns/f", TABLES, INDEXES, EGRESSES) == meaning
+
+
+def test_messages_may_have_a_target_without_namespace_no_argument_and_any_type() -> None:
+    answer, response = result()
+    response.outgoing_messages.add().target.type = "x"
+    odd = response.outgoing_messages.add()
+    odd.target.type, odd.argument.typename, odd.argument.has_value = "x", "no slash", True
+    assert decoded(answer) == ({}, [("/x", "", "", None), ("/x", "", "no slash", b"")], [], [])
 
 
 def _unknown_state(response: Any) -> None:
@@ -231,6 +276,12 @@ def _wrong_record(response: Any) -> None:
     out.argument.typename, out.argument.has_value = INT, True
 
 
+def _no_record(response: Any) -> None:
+    out = response.outgoing_egresses.add()
+    out.egress_namespace, out.egress_type = "out", "kafka"
+    out.argument.typename, out.argument.has_value, out.argument.value = KAFKA, True, b"record"
+
+
 def _wrong_topic(response: Any) -> None:
     out = response.outgoing_egresses.add()
     out.egress_namespace, _, out.egress_type = PLAYGROUND_EGRESS.partition("/")
@@ -254,6 +305,7 @@ def _wrong_topic(response: Any) -> None:
             "egress out/else, which is not configured; configured: io.statefun.playground/egress, out/file",
         ),
         (_wrong_record, f"egress out/kafka takes records of type '{KAFKA}', not one of type '{INT}'"),
+        (_no_record, "cannot be published: egress out/kafka: no Kafka record"),
         (_wrong_topic, "the playground egress has no topic 'nope'; it has t"),
     ],
 )
