@@ -525,7 +525,7 @@ class Worker:
             target_type, id, caller_type, caller_id, value_type, value = message
             function = bound.get(target_type)
             if function is None or function[0] is None or (busy and (target_type, id) in busy):
-                if target_type == DEAD_LETTERS:
+                if target_type == DEAD_LETTERS and not caller_type:
                     self._obey(message)
                     continue
                 self._ordinal += 1

@@ -92,9 +92,10 @@ class RemoteInvoker:
         return LaneSpec(endpoint.name, endpoint.told[0], spec.max_batch_requests)
 
     def _endpoint(self, spec: Endpoint, function_type: str) -> Service:
-        # Where the host depends on the function, each function has a service of its own.
-        host = spec.url_template.partition("://")[2].partition("/")[0]
-        name = f"{spec.functions} ({function_type})" if FUNCTION_NAME in host else spec.functions
+        # Where host or socket depend on the function, each function has a service of its own.
+        scheme, _, rest = spec.url_template.partition("://")
+        place = rest.rpartition(".sock")[0] if scheme.lower() == "http+unix" else rest.partition("/")[0]
+        name = f"{spec.functions} ({function_type})" if FUNCTION_NAME in place else spec.functions
         endpoint = self._endpoints.get(name)
         if endpoint is None:
             endpoint = Service(name, spec.transport, self._clients[spec.functions])

@@ -93,6 +93,17 @@ def test_what_never_was_a_message_and_what_is_no_command_become_letters() -> Non
     assert worker.core.counters.buried == 3
 
 
+def test_functions_cannot_command_the_letters() -> None:
+    worker = actor()
+    worker.admit(message("a/keep", "1", "p"))
+    worker.run()
+    [(name, _)] = letters(worker, "1")
+    order = command("drop", name.partition("/")[0])
+    worker.admit((DEAD_LETTERS, "1", "a/keep", "2", "", order))
+    worker.run()
+    assert [function for _, function in letters(worker, "1")] == ["a/keep", DEAD_LETTERS]
+
+
 def test_a_letter_that_never_was_a_message_is_not_delivered_and_can_be_dropped() -> None:
     worker = actor()
     worker.admit(letter_of(("a/keep", "t/0/7", "b/c", b"x", "no key")))
