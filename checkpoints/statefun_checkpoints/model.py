@@ -69,7 +69,7 @@ class Rows:
     column         type           meaning
     ============== ============== =====================================================
     key_group      int            of the id
-    table          str            ``namespace/type.state``, or reserved: starts with "~"
+    table          str            ``namespace/type.state``, or a reserved one of those above
     id             str            of the address
     sub            str            second key in reserved tables; "" in user state
     typename       str            of the value

@@ -30,6 +30,7 @@ from typing import Any, Final, Protocol, TypeAlias, cast
 from statefun_checkpoints.model import (
     DEAD,
     FAILURES,
+    KEYED_RESERVED,
     QUEUE,
     TIMERS,
     FunctionSpec,
@@ -95,7 +96,8 @@ class Table:
     ) -> None:
         self.name = name
         self.typename = typename
-        self.reserved = name.startswith("~")
+        self.reserved = name in KEYED_RESERVED
+        """Not by its first character: a function type may begin with any."""
         self.expire_ms = expire_ms
         """Milliseconds a value lives, 0 for ever."""
         self.is_dynamic = is_dynamic

@@ -385,6 +385,21 @@ def test_rows_of_all_kinds_are_loaded_in_any_order() -> None:
     assert (expiring.get("1"), expiring.get("2")) == (b"x", b"y")
 
 
+@pytest.mark.parametrize("id", ["x", "xy", "xyz"])
+def test_a_state_whose_namespace_begins_like_a_reserved_table_is_an_ordinary_one(id: str) -> None:
+    store = KeyedStore(GROUPS)
+    table = store.add(Table("~timers/f.state", "t"))
+    table.put(id, b"a")
+    store.freeze()
+    rows = joined(store.delta_slices(periodic=True))
+    assert [row[1:4] for row in rows] == [("~timers/f.state", id, "")]
+
+    restored = KeyedStore(GROUPS)
+    found = restored.add(Table("~timers/f.state", "t"))
+    restored.load(rows, 0)
+    assert found.get(id) == b"a"
+
+
 @pytest.mark.parametrize("expires_at_ms", [None, 200])
 def test_a_tombstone_is_no_restored_row(expires_at_ms: int | None) -> None:
     store, _ = store_with()
