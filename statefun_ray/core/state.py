@@ -52,7 +52,8 @@ _NEVER_END: Final = _NEVER[-1]
 """No other expiry ends like this one: it would be in a hundred million years."""
 
 REFRESH_FRACTION: Final = 16
-"""An ``after_call`` expiry is rewritten once a sixteenth of it has passed, or every read is a write."""
+"""An ``after_call`` expiry is rewritten only once a sixteenth of it has passed, or every read is a write.
+So the value is given as much longer: it never goes too early, and at most that much too late."""
 
 Key: TypeAlias = Any
 """``str`` (the id) in user tables, ``(id, sub)`` in reserved ones."""
@@ -67,6 +68,11 @@ Layer: TypeAlias = dict[Key, Stored | None]
 """Changed keys; None is a tombstone."""
 
 
+def lifetime_ms(expire_ms: int, *, on_call: bool) -> int:
+    """Return how long a value is there after it was stamped, 0 for ever."""
+    return expire_ms + expire_ms // REFRESH_FRACTION if on_call else expire_ms
+
+
 class Table:
     """One state of one function type, or one reserved table."""
 
@@ -76,6 +82,7 @@ class Table:
         "expire_ms",
         "is_dynamic",
         "is_stamped",
+        "lifetime_ms",
         "live",
         "name",
         "now_ms",
@@ -99,13 +106,15 @@ class Table:
         self.reserved = name in KEYED_RESERVED
         """Not by its first character: a function type may begin with any."""
         self.expire_ms = expire_ms
-        """Milliseconds a value lives, 0 for ever."""
+        """Milliseconds after which a value may go, 0 for never."""
         self.is_dynamic = is_dynamic
         """Whether type and expiration were not known from the start."""
         self.is_stamped = expire_ms > 0 or is_dynamic
         """Whether each value stands behind its expiry."""
         self.on_call = on_call
         """Whether an invocation refreshes the expiry, and not only a write."""
+        self.lifetime_ms = lifetime_ms(expire_ms, on_call=on_call)
+        """Milliseconds after which a value goes that was just stamped, 0 for never."""
         self.now_ms = 0
         self.live: dict[Key, Stored] = {}
         self.delta: Layer = {}
@@ -118,7 +127,9 @@ class Table:
         """Store ``value``; its expiry, if the table has one, starts now."""
         if self.is_stamped:
             stamp = (
-                (self.now_ms + self.expire_ms).to_bytes(EXPIRY_BYTES, "little") if self.expire_ms else _NEVER
+                (self.now_ms + self.lifetime_ms).to_bytes(EXPIRY_BYTES, "little")
+                if self.lifetime_ms
+                else _NEVER
             )
             value = stamp + value
         self.live[key] = value
@@ -147,7 +158,7 @@ class Table:
         if value is None:
             return
         left_ms = int.from_bytes(value[:EXPIRY_BYTES], "little") - self.now_ms
-        if 0 < left_ms <= self.expire_ms - self.expire_ms // REFRESH_FRACTION:
+        if 0 < left_ms < self.expire_ms:
             self.put(key, value[EXPIRY_BYTES:])
 
     def change_expiration(self, expire_ms: int, *, on_call: bool) -> None:
@@ -159,6 +170,7 @@ class Table:
         """
         assert self.is_dynamic, f"{self.name} was declared with the application"
         did_expire, self.expire_ms, self.on_call = self.expire_ms > 0, expire_ms, on_call
+        self.lifetime_ms = lifetime_ms(expire_ms, on_call=on_call)
         if did_expire == (expire_ms > 0):
             return
         for key in list(self.live):
@@ -221,7 +233,7 @@ class Table:
             return
         if self.is_stamped:
             if expires_at_ms is None:
-                expires_at_ms = self.now_ms + self.expire_ms if self.expire_ms else NEVER
+                expires_at_ms = self.now_ms + self.lifetime_ms if self.lifetime_ms else NEVER
             value = expires_at_ms.to_bytes(EXPIRY_BYTES, "little") + value
         self.live[key] = value
 
@@ -447,7 +459,7 @@ class KeyedStore:
         spec = self.remembered.get(name)
         table = Table(name, typename, is_dynamic=True)
         if spec is not None:
-            table.expire_ms, table.on_call = spec.expire_ms, spec.expire == "after_call"
+            table.change_expiration(spec.expire_ms, on_call=spec.expire == "after_call")
         return self.add(table)
 
     def tables_named(self, name: str) -> list[Table]:

@@ -199,25 +199,37 @@ def test_a_value_lives_for_its_time_from_the_write() -> None:
     assert cut(store) == {"1": None}
 
 
-def test_reads_refresh_from_a_sixteenth_on_and_never_what_has_expired() -> None:
+@pytest.mark.parametrize("called_ms", [1, 99, 100, 101, 170, 1_599])
+@pytest.mark.parametrize("expire_ms", [1, 15, 16, 1_600])
+def test_a_call_keeps_a_value_for_its_time_and_at_most_a_sixteenth_more(expire_ms: int, called_ms: int) -> None:
+    store, table = store_with(expire_ms, on_call=True)
+    table.put("1", b"a")
+    called_ms = min(called_ms, expire_ms - 1)
+    store.set_now(called_ms)
+    table.refresh("1")
+
+    store.set_now(called_ms + expire_ms - 1)
+    assert table.get("1") == b"a"
+    store.set_now(called_ms + expire_ms + expire_ms // REFRESH_FRACTION)
+    assert table.get("1") is None
+    table.refresh("1")
+    assert table.get("1") is None
+
+
+def test_reads_refresh_when_a_sixteenth_has_passed_and_not_before() -> None:
     store, table = store_with(1_600, on_call=True)
     table.put("1", b"a")
     cut(store)
     store.committed(periodic=True)
 
-    store.set_now(1_600 // REFRESH_FRACTION - 1)
+    store.set_now(1_600 // REFRESH_FRACTION)
     table.refresh("1")
     table.refresh("absent")
     assert cut(store) == {}, "or every read would be a write"
 
-    store.set_now(1_600 // REFRESH_FRACTION)
+    store.set_now(1_600 // REFRESH_FRACTION + 1)
     table.refresh("1")
     assert cut(store) == {"1": b"a"}
-    store.set_now(1_600 + 99)
-    assert table.get("1") == b"a"
-    store.set_now(1_600 + 100)
-    table.refresh("1")
-    assert table.get("1") is None
 
 
 def test_expiry_is_a_column_of_its_own_in_a_part() -> None:
