@@ -168,9 +168,8 @@ class Worker:
             now_ms: wall-clock time.
         """
         self._now_ms = now_ms
-        if entry is not None:
-            self._functions.restore(entry.functions)
-        count = self._store.load(state, now_ms)
+        lifetimes = self._functions.restore(entry) if entry is not None else {}
+        count = self._store.load(state, now_ms, lifetimes)
         inflight = transient.of_table(INFLIGHT)
         for value in inflight.value:
             assert value is not None, "a message in flight has a value"
@@ -651,6 +650,7 @@ class Worker:
             self._cuts.cut(snapshot_id, rhythm, committed, self._instant())
 
     def _instant(self) -> Instant:
+        self._store.set_now(self._now_ms)
         return Instant(
             now_ms=self._now_ms,
             mailbox=list(self._mailbox),
