@@ -22,9 +22,10 @@ from statefun_ray.core.remote_states import RemoteStates
 from statefun_ray.core.state import KeyedStore, Table, tables_of
 from statefun_ray.core.worker_config import WorkerConfig
 
-Bound: TypeAlias = tuple[InlineCall | None, list[Table], list[Table], FunctionMetrics]
-"""``(call, tables, tables that an invocation refreshes, metrics)``; ``call`` is None for a function that
-is run through an ``Invoke`` effect. A tuple, as it is taken apart for every message."""
+Bound: TypeAlias = tuple[InlineCall | None, list[Table], list[Table], FunctionMetrics, bool]
+"""``(call, tables, tables that an invocation refreshes, metrics, whether embedded and with states that
+expire)``; ``call`` is None for a function that is run through an ``Invoke`` effect. A tuple, as it is taken
+apart for every message."""
 
 
 class Functions:
@@ -67,7 +68,8 @@ class Functions:
     def _bind(self, function_type: str, tables: list[Table], refreshed: list[Table]) -> InlineCall | None:
         call = self._invoker.bind(function_type, tables)
         metrics = self.metrics[function_type] = FunctionMetrics()
-        self.bound[function_type] = (call, tables, refreshed, metrics)
+        expires = any(table.is_stamped for table in tables)
+        self.bound[function_type] = (call, tables, refreshed, metrics, expires)
         return call
 
     def lane_of(self, function_type: str) -> Lane:

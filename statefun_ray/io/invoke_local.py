@@ -23,6 +23,7 @@ from statefun_ray.core.errors import UserCodeError
 from statefun_ray.core.invoker import Egress, InlineCall, InvocationEffects, LaneSpec
 from statefun_ray.core.message import Message as MessageTuple
 from statefun_ray.core.state import Table
+from statefun_ray.io.clock import wall_ms
 from statefun_ray.io.record_checks import RecordCheck
 from statefun_sdk.context import Context
 from statefun_sdk.functions import BoundFunction, StatefulFunctions
@@ -167,6 +168,10 @@ class EmbeddedInvoker:
     def functions(self) -> Mapping[str, FunctionSpec]:
         """The functions and their states."""
         return self._specs
+
+    def now_ms(self) -> int:
+        """Return the time now; see ``core.invoker.Invoker``."""
+        return wall_ms()
 
     def bind(self, function_type: str, tables: Sequence[Table]) -> InlineCall | None:
         """Connect a function with its tables; see ``core.invoker.Invoker``."""

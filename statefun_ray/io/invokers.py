@@ -8,6 +8,7 @@ from statefun_checkpoints.model import FunctionSpec
 from statefun_ray.core.effects import Invoke
 from statefun_ray.core.invoker import InlineCall, InvocationEffects, LaneSpec
 from statefun_ray.core.state import Table
+from statefun_ray.io.clock import wall_ms
 from statefun_ray.io.invoke_local import EmbeddedInvoker
 from statefun_ray.io.remote.invoker import RemoteInvoker
 
@@ -23,6 +24,10 @@ class Invokers:
     def functions(self) -> Mapping[str, FunctionSpec]:
         """The embedded functions and their states."""
         return self._embedded.functions
+
+    def now_ms(self) -> int:
+        """Return the time now; see ``core.invoker.Invoker``."""
+        return wall_ms()
 
     def bind(self, function_type: str, tables: Sequence[Table]) -> InlineCall | None:
         """Connect a function with its tables; see ``core.invoker.Invoker``."""
