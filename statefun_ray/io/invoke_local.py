@@ -141,6 +141,9 @@ def describe_functions(functions: StatefulFunctions) -> dict[str, FunctionSpec]:
 class EmbeddedInvoker:
     """Invoker of the functions in one :class:`StatefulFunctions`."""
 
+    now_ms = staticmethod(wall_ms)
+    """See ``core.invoker.Invoker``."""
+
     def __init__(
         self,
         functions: StatefulFunctions,
@@ -168,10 +171,6 @@ class EmbeddedInvoker:
     def functions(self) -> Mapping[str, FunctionSpec]:
         """The functions and their states."""
         return self._specs
-
-    def now_ms(self) -> int:
-        """Return the time now; see ``core.invoker.Invoker``."""
-        return wall_ms()
 
     def bind(self, function_type: str, tables: Sequence[Table]) -> InlineCall | None:
         """Connect a function with its tables; see ``core.invoker.Invoker``."""

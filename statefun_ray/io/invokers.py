@@ -16,6 +16,9 @@ from statefun_ray.io.remote.invoker import RemoteInvoker
 class Invokers:
     """The `Invoker` of a worker."""
 
+    now_ms = staticmethod(wall_ms)
+    """See ``core.invoker.Invoker``; asked twice for a message whose function has states that expire."""
+
     def __init__(self, embedded: EmbeddedInvoker, remote: RemoteInvoker) -> None:
         self._embedded = embedded
         self.remote = remote
@@ -24,10 +27,6 @@ class Invokers:
     def functions(self) -> Mapping[str, FunctionSpec]:
         """The embedded functions and their states."""
         return self._embedded.functions
-
-    def now_ms(self) -> int:
-        """Return the time now; see ``core.invoker.Invoker``."""
-        return wall_ms()
 
     def bind(self, function_type: str, tables: Sequence[Table]) -> InlineCall | None:
         """Connect a function with its tables; see ``core.invoker.Invoker``."""
