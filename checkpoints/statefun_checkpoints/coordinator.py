@@ -199,16 +199,19 @@ def merged_functions(
     """Return the functions to record: the embedded ones, and what the workers learned of others.
 
     Workers that disagree about a state, as during an upgrade of its service, keep their rows with the
-    types these have; the first worker's word is recorded.
+    types and expirations these have: the first worker's word is recorded, and what others say instead.
     """
     merged = dict(embedded)
-    for functions in learned:
+    for worker, functions in enumerate(learned):
         for function_type, spec in functions.items():
             known = merged.get(function_type)
             if known is None:
                 merged[function_type] = spec
             elif known.remote:
-                merged[function_type] = FunctionSpec({**spec.states, **known.states}, remote=True)
+                states = {**spec.states, **known.states}
+                others = {name: state for name, state in spec.states.items() if state != states[name]}
+                differing = {**known.differing, str(worker): others} if others else known.differing
+                merged[function_type] = FunctionSpec(states, remote=True, differing=differing)
     return merged
 
 

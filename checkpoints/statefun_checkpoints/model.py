@@ -69,7 +69,7 @@ class Rows:
     column         type           meaning
     ============== ============== =====================================================
     key_group      int            of the id
-    table          str            ``namespace/type.state``, or reserved: starts with "~"
+    table          str            ``namespace/type.state``, or a reserved one of those above
     id             str            of the address
     sub            str            second key in reserved tables; "" in user state
     typename       str            of the value
@@ -290,10 +290,13 @@ class FunctionSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         remote: it lives elsewhere and says itself what its states are, so it may come, change and
             go without a restart; then only states that have values are listed.
+        differing: where workers know it otherwise, because its service was changed and not every
+            one has called it since: their word on states, by worker (a decimal string).
     """
 
     states: dict[str, StateSpec] = msgspec.field(default_factory=_no_states)  # written even when empty
     remote: bool = False
+    differing: dict[str, dict[str, StateSpec]] = {}
 
 
 def _format() -> Literal[1]:

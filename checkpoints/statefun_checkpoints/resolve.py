@@ -104,9 +104,8 @@ def compare_functions(
 ) -> tuple[str, ...]:
     """Say in what way ``starting`` cannot take over the state of ``saved``; empty if it can.
 
-    Added functions and states are fine, and so is any change of expiry: stored rows keep the
-    expiry they were written with, unless the state has no expiry any more. A removed or retyped
-    one is not.
+    Added functions and states are fine, and so is any change of expiry: what is stored expires as is
+    declared now, counted from when it was written or called last. A removed or retyped one is not.
 
     Functions that live elsewhere, in ``saved`` or because ``serves`` says so, are not compared: they
     say what their states are when they are called, and may be gone; their state is kept.

@@ -12,17 +12,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
-from statefun_checkpoints.model import FunctionSpec, StateSpec
+from statefun_checkpoints.model import Entry, FunctionSpec, StateSpec
+from statefun_ray.core.expiry import lifetimes_of
 from statefun_ray.core.invoker import InlineCall, Invoker
+from statefun_ray.core.key_groups import owner_table
 from statefun_ray.core.lanes import AWAITING, INLINE, Lane
 from statefun_ray.core.metrics import FunctionMetrics
 from statefun_ray.core.remote_states import RemoteStates
 from statefun_ray.core.state import KeyedStore, Table, tables_of
 from statefun_ray.core.worker_config import WorkerConfig
 
-Bound: TypeAlias = tuple[InlineCall | None, list[Table], list[Table], FunctionMetrics]
-"""``(call, tables, tables that an invocation refreshes, metrics)``; ``call`` is None for a function that
-is run through an ``Invoke`` effect. A tuple, as it is taken apart for every message."""
+Bound: TypeAlias = tuple[InlineCall | None, list[Table], list[Table], FunctionMetrics, bool]
+"""``(call, tables, tables that an invocation refreshes, metrics, whether embedded and with states that
+expire)``; ``call`` is None for a function that is run through an ``Invoke`` effect. A tuple, as it is taken
+apart for every message."""
 
 NAMES_SHOWN: Final = 20
 """Function types in a text: it is kept with every message that none of them takes."""
@@ -36,6 +39,7 @@ class Functions:
         "_invoker",
         "_lane_by_type",
         "_remote",
+        "_shard_count",
         "_store",
         "bound",
         "lanes",
@@ -45,6 +49,7 @@ class Functions:
     def __init__(self, config: WorkerConfig, invoker: Invoker, store: KeyedStore) -> None:
         """The tables of embedded functions are added to ``store``."""
         self._batch_max = config.batch_max
+        self._shard_count = config.shard_count
         self._invoker = invoker
         self._store = store
         self._remote = RemoteStates(store)
@@ -66,7 +71,8 @@ class Functions:
     def _bind(self, function_type: str, tables: list[Table], refreshed: list[Table]) -> InlineCall | None:
         call = self._invoker.bind(function_type, tables)
         metrics = self.metrics[function_type] = FunctionMetrics()
-        self.bound[function_type] = (call, tables, refreshed, metrics)
+        expires = any(table.is_stamped for table in tables)
+        self.bound[function_type] = (call, tables, refreshed, metrics, expires)
         return call
 
     def lane_of(self, function_type: str) -> Lane:
@@ -103,9 +109,19 @@ class Functions:
             table.refresh(id)
         return is_new
 
-    def restore(self, saved: Mapping[str, FunctionSpec]) -> None:
-        """Remember what a snapshot says about functions that are not embedded (any more)."""
-        self._remote.recorded(saved, self._invoker.functions)
+    def restore(self, entry: Entry) -> dict[tuple[str, str], list[int]]:
+        """Remember what a snapshot says about functions that are not embedded (any more).
+
+        Returns:
+            For how long values in it were stamped, see `lifetimes_of`.
+        """
+        self._remote.recorded(entry.functions, self._invoker.functions)
+        owners = owner_table(
+            worker_count=entry.worker_count,
+            key_group_count=entry.key_group_count,
+            shard_count=self._shard_count,
+        )
+        return lifetimes_of(entry.functions, owners)
 
     def remote_specs(self) -> dict[str, FunctionSpec]:
         """Return what a snapshot is to say about functions that live elsewhere."""

@@ -45,6 +45,12 @@ class Invoker(Protocol):
     def functions(self) -> Mapping[str, FunctionSpec]:
         """The embedded functions and their states, as a commit-log entry records them."""
 
+    def now_ms(self) -> int:
+        """Return wall-clock time: a turn takes as long as its functions do, and some effects count from their end.
+
+        Asked only where it matters: delayed messages, and functions whose states expire.
+        """
+
     def bind(self, function_type: str, tables: Sequence[Table]) -> InlineCall | None:
         """Connect a function with its state tables, in the order of its states.
 

@@ -39,8 +39,9 @@ class RemoteStates:
         for function_type, function in saved.items():
             if function_type not in embedded:
                 self._specs[function_type] = dict(function.states)
-                for name, spec in function.states.items():
-                    self._store.remembered[state_table(function_type, name)] = spec
+                for states in (*function.differing.values(), function.states):
+                    for name, spec in states.items():
+                        self._store.remembered[state_table(function_type, name), spec.type] = spec
 
     def bind(self, function_type: str) -> tuple[list[Table], list[Table]]:
         """Return the tables of the function, and those refreshed by a call; both grow by `register`."""
@@ -110,7 +111,8 @@ class RemoteStates:
     def specs(self) -> dict[str, FunctionSpec]:
         """Return the functions known here with those of their states that have values.
 
-        A state without values is left out, so that its type may be changed.
+        A state without values, or with none that has not expired, is left out, so that its type may be
+        changed.
         """
         return {
             function_type: FunctionSpec(
@@ -121,4 +123,4 @@ class RemoteStates:
         }
 
     def _has_values(self, function_type: str, state: str) -> bool:
-        return any(table.live for table in self._store.tables_named(state_table(function_type, state)))
+        return any(table.has_values for table in self._store.tables_named(state_table(function_type, state)))

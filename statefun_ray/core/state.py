@@ -30,6 +30,7 @@ from typing import Any, Final, Protocol, TypeAlias, cast
 from statefun_checkpoints.model import (
     DEAD,
     FAILURES,
+    KEYED_RESERVED,
     QUEUE,
     TIMERS,
     FunctionSpec,
@@ -37,6 +38,7 @@ from statefun_checkpoints.model import (
     StateSpec,
     state_table,
 )
+from statefun_ray.core.expiry import lifetime_ms
 from statefun_ray.core.key_groups import key_group_of
 from statefun_ray.core.message import Message, ordinal_of, ordinal_sub, pack_message, unpack_message
 
@@ -49,9 +51,6 @@ NEVER: Final = 2**63 - 1
 _NEVER: Final = NEVER.to_bytes(EXPIRY_BYTES, "little")
 _NEVER_END: Final = _NEVER[-1]
 """No other expiry ends like this one: it would be in a hundred million years."""
-
-REFRESH_FRACTION: Final = 16
-"""An ``after_call`` expiry is rewritten once a sixteenth of it has passed, or every read is a write."""
 
 Key: TypeAlias = Any
 """``str`` (the id) in user tables, ``(id, sub)`` in reserved ones."""
@@ -75,6 +74,8 @@ class Table:
         "expire_ms",
         "is_dynamic",
         "is_stamped",
+        "lasts_until_ms",
+        "lifetime_ms",
         "live",
         "name",
         "now_ms",
@@ -95,15 +96,20 @@ class Table:
     ) -> None:
         self.name = name
         self.typename = typename
-        self.reserved = name.startswith("~")
+        self.reserved = name in KEYED_RESERVED
+        """Not by its first character: a function type may begin with any."""
         self.expire_ms = expire_ms
-        """Milliseconds a value lives, 0 for ever."""
+        """Milliseconds after which a value may go, 0 for never."""
         self.is_dynamic = is_dynamic
         """Whether type and expiration were not known from the start."""
         self.is_stamped = expire_ms > 0 or is_dynamic
         """Whether each value stands behind its expiry."""
         self.on_call = on_call
         """Whether an invocation refreshes the expiry, and not only a write."""
+        self.lifetime_ms = lifetime_ms(expire_ms, on_call=on_call)
+        """Milliseconds after which a value goes that was just stamped, 0 for never."""
+        self.lasts_until_ms = 0
+        """Where values expire: none does later, of those that were ever here."""
         self.now_ms = 0
         self.live: dict[Key, Stored] = {}
         self.delta: Layer = {}
@@ -115,10 +121,13 @@ class Table:
     def put(self, key: Key, value: bytes) -> None:
         """Store ``value``; its expiry, if the table has one, starts now."""
         if self.is_stamped:
-            stamp = (
-                (self.now_ms + self.expire_ms).to_bytes(EXPIRY_BYTES, "little") if self.expire_ms else _NEVER
-            )
-            value = stamp + value
+            if self.lifetime_ms:
+                expires_at_ms = self.now_ms + self.lifetime_ms
+                if expires_at_ms > self.lasts_until_ms:
+                    self.lasts_until_ms = expires_at_ms
+                value = expires_at_ms.to_bytes(EXPIRY_BYTES, "little") + value
+            else:
+                value = _NEVER + value
         self.live[key] = value
         self.delta[key] = value
 
@@ -145,19 +154,24 @@ class Table:
         if value is None:
             return
         left_ms = int.from_bytes(value[:EXPIRY_BYTES], "little") - self.now_ms
-        if 0 < left_ms <= self.expire_ms - self.expire_ms // REFRESH_FRACTION:
+        if 0 < left_ms < self.expire_ms:
             self.put(key, value[EXPIRY_BYTES:])
 
     def change_expiration(self, expire_ms: int, *, on_call: bool) -> None:
         """Let a dynamic state expire otherwise than before; it walks over all values if it must.
 
-        As after a restart: what never expired begins to age now, and what would have expired later
-        stays for ever. Where only the duration differs, values have the new one from their next
-        write or, ``on_call``, invocation on.
+        As after a restart: what never expired begins to age now, what would have expired later stays
+        for ever, and another duration counts from when a value was stamped last.
         """
         assert self.is_dynamic, f"{self.name} was declared with the application"
-        did_expire, self.expire_ms, self.on_call = self.expire_ms > 0, expire_ms, on_call
-        if did_expire == (expire_ms > 0):
+        before_ms, now_ms = self.lifetime_ms, lifetime_ms(expire_ms, on_call=on_call)
+        self.expire_ms, self.on_call, self.lifetime_ms = expire_ms, on_call, now_ms
+        if before_ms == now_ms:
+            return
+        if before_ms and now_ms:
+            self.lasts_until_ms += now_ms - before_ms
+            for key in self.live:
+                self.shift(key, now_ms - before_ms)
             return
         for key in list(self.live):
             value = self.get(key)
@@ -165,6 +179,21 @@ class Table:
                 self.delete(key)
             else:
                 self.put(key, value)
+
+    def shift(self, key: Key, by_ms: int) -> None:
+        """Let a value that is here expire so much later: it was stamped under another duration."""
+        value = self.live[key]
+        expires_at_ms = max(0, int.from_bytes(value[:EXPIRY_BYTES], "little") + by_ms)
+        if expires_at_ms > self.lasts_until_ms:
+            self.lasts_until_ms = expires_at_ms
+        self.live[key] = self.delta[key] = (
+            expires_at_ms.to_bytes(EXPIRY_BYTES, "little") + value[EXPIRY_BYTES:]
+        )
+
+    @property
+    def has_values(self) -> bool:
+        """Whether there is any value that has not expired; perhaps also when only those were deleted."""
+        return bool(self.live) and (not self.lifetime_ms or self.lasts_until_ms > self.now_ms)
 
     def freeze(self) -> None:
         """Set the layer of dirty keys aside; an empty one takes its place."""
@@ -212,16 +241,27 @@ class Table:
     def load(self, key: Key, value: bytes, expires_at_ms: int | None) -> None:
         """Take a row from a snapshot, which is clean by definition.
 
-        A state may have gained or lost its expiration since: what never expired begins to age now,
-        and what would expire later stays for ever. What has expired does not come back.
+        Unless the state has gained or lost its expiration since: what never expired begins to age now,
+        and what would expire later stays for ever. What has expired does not come back. That is
+        written, or it would begin anew with every restart.
         """
+        is_changed = False
         if not self.expire_ms and expires_at_ms is not None and expires_at_ms <= self.now_ms:
+            if not self.is_dynamic:  # of those, the row may be another table's as soon as it is written
+                self.delta[key] = None
             return
         if self.is_stamped:
             if expires_at_ms is None:
-                expires_at_ms = self.now_ms + self.expire_ms if self.expire_ms else NEVER
+                is_changed = self.lifetime_ms > 0
+                expires_at_ms = self.now_ms + self.lifetime_ms if is_changed else NEVER
+            if expires_at_ms > self.lasts_until_ms:
+                self.lasts_until_ms = expires_at_ms
             value = expires_at_ms.to_bytes(EXPIRY_BYTES, "little") + value
+        elif expires_at_ms is not None:
+            is_changed = True
         self.live[key] = value
+        if is_changed:
+            self.delta[key] = value
 
     @property
     def is_plain(self) -> bool:
@@ -381,8 +421,8 @@ class KeyedStore:
         """By name; a dynamic table of a second type of values by name and type."""
         self._named: dict[str, list[Table]] = {}
         """The same by name, as it is asked for every state of every function at every cut."""
-        self.remembered: dict[str, StateSpec] = {}
-        """By name of the table: what a restored snapshot says about dynamic states."""
+        self.remembered: dict[tuple[str, str], StateSpec] = {}
+        """By name of the table and type: what a restored snapshot says about dynamic states."""
         self._expiring: list[Table] = []
         self._now_ms = 0
         self.queue = QueueTable()
@@ -407,13 +447,21 @@ class KeyedStore:
         for table in self._expiring:
             table.now_ms = now_ms
 
-    def load(self, rows: Rows, now_ms: int) -> int:
+    def load(
+        self, rows: Rows, now_ms: int, lifetimes: Mapping[tuple[str, str], Sequence[int]] | None = None
+    ) -> int:
         """Fill the tables from restored rows, tombstones already removed; return their number.
+
+        Args:
+            rows: what was stored.
+            now_ms: wall-clock time.
+            lifetimes: by name of a table and type, for how long its values were stamped, by key
+                group; 0 is not known. Where the table has another one by now, it counts from then.
 
         Rows of a state that nobody has declared yet are kept and written again: functions that live
         elsewhere declare theirs when they are called, and an owner that is gone may come back.
         """
-        tables = self.tables
+        tables, stamped = self.tables, lifetimes or {}
         self._now_ms = now_ms
         for known in tables.values():
             known.now_ms = now_ms
@@ -426,14 +474,24 @@ class KeyedStore:
             if table is not None and table.is_plain and expires.count(None) == len(expires):
                 table.load_many(ids, values)
                 continue
-            for id, sub, typename, value, expires_at_ms in zip(
-                ids, rows.sub[start:end], rows.typename[start:end], values, expires, strict=True
+            for id, sub, typename, value, expires_at_ms, key_group in zip(
+                ids,
+                rows.sub[start:end],
+                rows.typename[start:end],
+                values,
+                expires,
+                rows.key_group[start:end],
+                strict=True,
             ):
                 table = tables.get(name)
                 if table is None or (table.typename != typename and table.is_dynamic):
                     table = self.dynamic(name, typename)
                 assert value is not None, f"a restored row of {name} is a tombstone"
                 table.load((id, sub) if table.reserved else id, value, expires_at_ms)
+                if expires_at_ms is not None and table.lifetime_ms and (name, typename) in stamped:
+                    stamped_ms = stamped[name, typename][key_group]
+                    if stamped_ms and stamped_ms != table.lifetime_ms:
+                        table.shift(id, table.lifetime_ms - stamped_ms)
         return len(rows)
 
     def dynamic(self, name: str, typename: str) -> Table:
@@ -445,10 +503,10 @@ class KeyedStore:
         for table in self.tables_named(name):
             if table.typename == typename:
                 return table
-        spec = self.remembered.get(name)
+        spec = self.remembered.get((name, typename))
         table = Table(name, typename, is_dynamic=True)
         if spec is not None:
-            table.expire_ms, table.on_call = spec.expire_ms, spec.expire == "after_call"
+            table.change_expiration(spec.expire_ms, on_call=spec.expire == "after_call")
         return self.add(table)
 
     def tables_named(self, name: str) -> Sequence[Table]:

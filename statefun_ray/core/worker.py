@@ -81,6 +81,7 @@ class Worker:
         self._owners = owner_table(worker_count=config.worker_count, **key_groups)
         self._shards = shard_table(**key_groups)
         self._shard_bounds = shard_bounds(**key_groups)
+        self._clock = invoker.now_ms
         self._store = KeyedStore(config.key_group_count)
         self._timers = Timers(self._store.timers)
         self._functions = Functions(config, invoker, self._store)
@@ -154,6 +155,7 @@ class Worker:
             StateTypeChanged: values of another type are stored, here or as far as the restored
                 snapshot knows; nothing was registered or changed.
         """
+        self._look_at_clock()
         return self._functions.register_states(function_type, id, specs)
 
     # --- life -------------------------------------------------------------------------------------
@@ -168,9 +170,8 @@ class Worker:
             now_ms: wall-clock time.
         """
         self._now_ms = now_ms
-        if entry is not None:
-            self._functions.restore(entry.functions)
-        count = self._store.load(state, now_ms)
+        lifetimes = self._functions.restore(entry) if entry is not None else {}
+        count = self._store.load(state, now_ms, lifetimes)
         inflight = transient.of_table(INFLIGHT)
         for value in inflight.value:
             assert value is not None, "a message in flight has a value"
@@ -361,7 +362,14 @@ class Worker:
         self._cuts.want_snapshot()
         self._cuts.schedule_base()
         due_ms = self._timers.next_due_ms()
-        return bool(self._mailbox) or self._can_start() or (due_ms is not None and due_ms <= now_ms)
+        return bool(self._mailbox) or self._can_start() or (due_ms is not None and due_ms <= self._now_ms)
+
+    def _look_at_clock(self) -> None:
+        """Let it be as late as it is: functions may have taken long since the turn began."""
+        now_ms = self._clock()
+        if now_ms > self._now_ms:
+            self._now_ms = now_ms
+            self._store.set_now(now_ms)
 
     def upcoming(self) -> Iterator[tuple[str, str, list[Message]]]:
         """Yield function type, id and messages of batches that follow the oldest in flight, if they are large."""
@@ -443,7 +451,9 @@ class Worker:
                 address.in_flight = 0
                 self._give_up(address)
                 continue
-            call, _, refreshed, _ = function
+            call, _, refreshed, _, expires = function
+            if expires or refreshed:
+                self._look_at_clock()
             for table in refreshed:
                 table.refresh(address.id)
             if call is None:
@@ -531,8 +541,10 @@ class Worker:
                 self._ordinal += 1
                 self._addresses.enqueue(message, self._ordinal)
                 continue
-            for table in function[2]:
-                table.refresh(id)
+            if function[4]:
+                self._look_at_clock()
+                for table in function[2]:
+                    table.refresh(id)
             self.current = message
             try:
                 effects = function[0](id, caller_type, caller_id, value_type, value)
@@ -554,7 +566,9 @@ class Worker:
         # ours and ends the worker. Taken for a failure of the function, half the effects would stay.
         writes, sends, delayed, egress = effects
         bound = self._bound
-        _, tables, _, metrics = bound[function_type]
+        _, tables, _, metrics, expires = bound[function_type]
+        if delayed or (expires and writes):
+            self._look_at_clock()
         if sends:
             key_group_count = self.config.key_group_count
             owners, worker, out, mailbox = self._owners, self.config.worker, self._out, self._mailbox
@@ -649,6 +663,7 @@ class Worker:
             self._cuts.cut(snapshot_id, rhythm, committed, self._instant())
 
     def _instant(self) -> Instant:
+        self._store.set_now(self._now_ms)
         return Instant(
             now_ms=self._now_ms,
             mailbox=list(self._mailbox),

@@ -23,6 +23,7 @@ from statefun_ray.core.errors import UserCodeError
 from statefun_ray.core.invoker import Egress, InlineCall, InvocationEffects, LaneSpec
 from statefun_ray.core.message import Message as MessageTuple
 from statefun_ray.core.state import Table
+from statefun_ray.io.clock import wall_ms
 from statefun_ray.io.record_checks import RecordCheck
 from statefun_sdk.context import Context
 from statefun_sdk.functions import BoundFunction, StatefulFunctions
@@ -139,6 +140,9 @@ def describe_functions(functions: StatefulFunctions) -> dict[str, FunctionSpec]:
 
 class EmbeddedInvoker:
     """Invoker of the functions in one :class:`StatefulFunctions`."""
+
+    now_ms = staticmethod(wall_ms)
+    """See ``core.invoker.Invoker``."""
 
     def __init__(
         self,

@@ -8,12 +8,16 @@ from statefun_checkpoints.model import FunctionSpec
 from statefun_ray.core.effects import Invoke
 from statefun_ray.core.invoker import InlineCall, InvocationEffects, LaneSpec
 from statefun_ray.core.state import Table
+from statefun_ray.io.clock import wall_ms
 from statefun_ray.io.invoke_local import EmbeddedInvoker
 from statefun_ray.io.remote.invoker import RemoteInvoker
 
 
 class Invokers:
     """The `Invoker` of a worker."""
+
+    now_ms = staticmethod(wall_ms)
+    """See ``core.invoker.Invoker``; asked twice for a message whose function has states that expire."""
 
     def __init__(self, embedded: EmbeddedInvoker, remote: RemoteInvoker) -> None:
         self._embedded = embedded

@@ -7,7 +7,7 @@ real services.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Final
 
@@ -24,7 +24,10 @@ LANE: Final = "service"
 class SimulatedInvokers:
     """Runs all functions of the workload, some of them as if they lived elsewhere."""
 
-    def __init__(self, embedded: EmbeddedInvoker, remote: frozenset[str], rng: Random) -> None:
+    def __init__(
+        self, embedded: EmbeddedInvoker, remote: frozenset[str], rng: Random, clock: Callable[[], int]
+    ) -> None:
+        self._clock = clock
         self._embedded = embedded
         self._remote = remote
         self._known: set[str] = set()
@@ -37,6 +40,10 @@ class SimulatedInvokers:
     def functions(self) -> Mapping[str, FunctionSpec]:
         """The embedded functions and their states."""
         return embedded_of(self._embedded.functions, self._remote)
+
+    def now_ms(self) -> int:
+        """Return the time now; see ``core.invoker.Invoker``."""
+        return self._clock()
 
     def bind(self, function_type: str, tables: Sequence[Table]) -> InlineCall | None:
         """Connect a function with its tables; see ``core.invoker.Invoker``."""

@@ -66,7 +66,12 @@ class SimulatedWorker(Process):
         self.to_coordinator = Link(self.world, owner, owner.hear, slow)
         self.from_coordinator = Link(self.world, self, self._hear, slow)
         self.to_ingress: Link | None = None
-        self._invoker = SimulatedInvokers(EmbeddedInvoker(owner.functions), simulation.remote, self.world.rng)
+        self._invoker = SimulatedInvokers(
+            EmbeddedInvoker(owner.functions),
+            simulation.remote,
+            self.world.rng,
+            lambda: self.world.wall_ms(self),
+        )
         self._base_pause_ms = self.world.rng.choice((0.3, 0.3, 5, 20))
         """Between two slices of a base: some workers finish theirs long after others."""
         self._source: SimulatedSource | None = None

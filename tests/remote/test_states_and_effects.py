@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from statefun_sdk import (
     Message,
     StatefulFunctions,
     StringType,
+    Type,
     ValueSpec,
     message_builder,
 )
@@ -115,6 +117,32 @@ def test_values_expire_also_while_nobody_runs(tmp_path: Path) -> None:
             time.sleep(0.45)  # what passes is the time of the machine
             app.start()
             assert app.ask("ns/keep", "a", "") == "was None"
+
+
+def test_another_duration_counts_for_values_that_are_there_and_expired_ones_do_not_keep_their_type(
+    tmp_path: Path,
+) -> None:
+    def lasting(type: Type[Any], ms: int) -> ValueSpec:
+        return ValueSpec("kept", type, expire_after_write=timedelta(milliseconds=ms))
+
+    with serving(storing(lasting(IntType, 400))) as service:
+        app = application(service, tmp_path)
+        with app:
+            assert app.ask("ns/keep", "a", "7") == "was None"
+            app.stop()
+            time.sleep(0.45)
+            redeployed(service, lasting(IntType, 3_600_000))
+            app.start()
+            assert app.ask("ns/keep", "a", "") == "was 7"
+            app.stop()
+            redeployed(service, lasting(IntType, 400))
+            app.start()
+            assert app.ask("ns/keep", "a", "") == "was None"
+            app.stop()
+            redeployed(service, lasting(StringType, 3_600_000))
+            app.start()
+            assert app.ask("ns/keep", "a", "text") == "was None"
+            assert app.ask("ns/keep", "a", "") == "was text"
 
 
 def test_callers_and_delays_and_egress() -> None:

@@ -78,7 +78,13 @@ snapshots = st.builds(
     in_flight=naturals,
     timer_next=naturals,
     functions=st.dictionaries(
-        names, st.builds(FunctionSpec, st.dictionaries(names, specs, max_size=2)), max_size=2
+        names,
+        st.builds(
+            FunctionSpec,
+            st.dictionaries(names, specs, max_size=2),
+            differing=st.dictionaries(names, st.dictionaries(names, specs, max_size=2), max_size=2),
+        ),
+        max_size=2,
     ),
 )
 

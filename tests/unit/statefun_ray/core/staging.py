@@ -113,6 +113,13 @@ class Script:
         self.functions = {name: FunctionSpec((states or {}).get(name, declared)) for name in self.plays}
         self.calls: list[tuple[str, str, str]] = []
         """``(function type, id, text)`` of every call that was begun."""
+        self.clock_ms = 0
+        """What time it is, for stories whose functions take some; else it is what their workers were told."""
+        self.clock_reads = 0
+
+    def now_ms(self) -> int:
+        self.clock_reads += 1
+        return self.clock_ms
 
     def lane_of(self, function_type: str) -> LaneSpec | None:
         return next((lane for prefix, lane in self._remote.items() if function_type.startswith(prefix)), None)

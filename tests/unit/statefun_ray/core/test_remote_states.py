@@ -233,6 +233,18 @@ def test_the_first_invocation_after_a_restart_refreshes_too_although_states_come
             StateSpec(type=INT, expire="after_write", expire_ms=200),
             StateSpec(type=INT, expire="after_write", expire_ms=9_000),
             b"7",
+            b"7",
+        ),
+        (
+            StateSpec(type=INT, expire="after_write", expire_ms=9_000),
+            StateSpec(type=INT, expire="after_write", expire_ms=200),
+            b"7",
+            None,
+        ),
+        (
+            StateSpec(type=INT, expire="after_write", expire_ms=9_000),
+            StateSpec(type=INT, expire="after_write", expire_ms=100),
+            None,
             None,
         ),
     ],
@@ -259,6 +271,77 @@ def test_a_changed_expiration_is_taken_over(
     assert expiring(again) == at_150
     actor.later(100)
     assert expiring(again) == at_250
+
+
+def declared(actor: Actor, id: str, expire_ms: int) -> None:
+    """Let a call of ``id`` be answered with how long its state lives."""
+    actor.admit(message("one/f", id, "x"))
+    actor.run()
+    spec = StateSpec(type=INT, expire="after_write", expire_ms=expire_ms)
+    actor.core.register_states("one/f", id, {"count": spec})
+    actor.finish()
+    actor.run()
+
+
+def found(stage: Stage, *ids: str) -> list[bytes | None]:
+    return [expiring(stage, id) for id in ids]
+
+
+def test_workers_that_learned_two_durations_keep_every_value_for_its_own_and_then_for_the_new_one() -> None:
+    ids = [id_of(worker, 4) for worker in range(4)]
+    stage = Stage(script(), 2)
+    for id in ids:
+        actor = stage.owner(id)
+        declared(actor, id, 100)
+        actor.admit(message("one/f", id, "x"))
+        actor.run()
+        actor.finish(({0: b"7"}, [], [], []))
+    stage.run()
+    # Of two workers, one calls the service that was changed; nobody calls it in the generation after that.
+    stage = stage.restarted(2, entry=stage.snapshot())
+    declared(stage.owner(ids[0]), ids[0], 1_000)
+    entry = stage.snapshot()
+    assert entry.functions["one/f"].states["count"].expire_ms == 1_000
+    assert entry.functions["one/f"].differing["1"]["count"].expire_ms == 100
+    for worker_count in (1, 4):
+        stage = stage.restarted(worker_count, entry=entry)
+        entry = stage.snapshot()
+        assert entry.functions["one/f"].differing == {}, "what was stamped for less was moved"
+
+    for actor in stage.actors:
+        actor.later(999)
+    assert found(stage, *ids) == [b"7"] * 4
+    for id in ids:
+        declared(stage.owner(id), id, 1_500)
+    for actor in stage.actors:
+        actor.later(500)
+    assert found(stage, *ids) == [b"7"] * 4
+    for actor in stage.actors:
+        actor.later(1)
+    assert found(stage, *ids) == [None] * 4
+
+
+def test_a_type_all_of_whose_values_have_expired_is_forgotten_with_the_next_snapshot() -> None:
+    stage = written(expire="after_write", expire_ms=100)
+    stage.owner("1").now_ms += 100
+    entry = stage.snapshot()
+    assert entry.functions["one/f"].states == {}
+
+    again = stage.restarted(entry=entry, now_ms=stage.now_ms)
+    actor = invoked(again)
+    assert actor.core.register_states("one/f", "1", {"count": StateSpec(type=TEXT)})
+    actor.finish(({0: b"new"}, [], [], []))
+    again.run()
+    assert rows_of(again) == {"1": b"new"}
+    entry = again.snapshot()
+    assert rows_of(again.restarted(entry=entry, now_ms=again.now_ms)) == {"1": b"new"}
+
+
+def test_a_type_of_which_one_value_has_not_expired_is_kept() -> None:
+    stage = written(expire="after_write", expire_ms=100)
+    stage.owner("1").now_ms += 99
+
+    assert stage.snapshot().functions["one/f"].states["count"].type == INT
 
 
 def test_states_that_are_not_declared_any_more_can_be_read() -> None:

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statefun_checkpoints.model import FunctionSpec, Rows, StateSpec
+from statefun_ray.core.expiry import REFRESH_FRACTION
 from statefun_ray.core.message import Message, ordinal_sub, pack_message
-from statefun_ray.core.state import REFRESH_FRACTION, SLICE_ROWS, KeyedStore, Table, tables_of
+from statefun_ray.core.state import SLICE_ROWS, KeyedStore, Table, tables_of
 from tests.unit.statefun_ray.core.staging import message
 
 GROUPS = 16
@@ -199,25 +200,39 @@ def test_a_value_lives_for_its_time_from_the_write() -> None:
     assert cut(store) == {"1": None}
 
 
-def test_reads_refresh_from_a_sixteenth_on_and_never_what_has_expired() -> None:
+@pytest.mark.parametrize("called_ms", [1, 99, 100, 101, 170, 1_599])
+@pytest.mark.parametrize("expire_ms", [1, 15, 16, 1_600])
+def test_a_call_keeps_a_value_for_its_time_and_at_most_a_sixteenth_more(
+    expire_ms: int, called_ms: int
+) -> None:
+    store, table = store_with(expire_ms, on_call=True)
+    table.put("1", b"a")
+    called_ms = min(called_ms, expire_ms - 1)
+    store.set_now(called_ms)
+    table.refresh("1")
+
+    store.set_now(called_ms + expire_ms - 1)
+    assert table.get("1") == b"a"
+    store.set_now(called_ms + expire_ms + expire_ms // REFRESH_FRACTION)
+    assert table.get("1") is None
+    table.refresh("1")
+    assert table.get("1") is None
+
+
+def test_reads_refresh_when_a_sixteenth_has_passed_and_not_before() -> None:
     store, table = store_with(1_600, on_call=True)
     table.put("1", b"a")
     cut(store)
     store.committed(periodic=True)
 
-    store.set_now(1_600 // REFRESH_FRACTION - 1)
+    store.set_now(1_600 // REFRESH_FRACTION)
     table.refresh("1")
     table.refresh("absent")
     assert cut(store) == {}, "or every read would be a write"
 
-    store.set_now(1_600 // REFRESH_FRACTION)
+    store.set_now(1_600 // REFRESH_FRACTION + 1)
     table.refresh("1")
     assert cut(store) == {"1": b"a"}
-    store.set_now(1_600 + 99)
-    assert table.get("1") == b"a"
-    store.set_now(1_600 + 100)
-    table.refresh("1")
-    assert table.get("1") is None
 
 
 def test_expiry_is_a_column_of_its_own_in_a_part() -> None:
@@ -244,7 +259,7 @@ def test_expiry_is_a_column_of_its_own_in_a_part() -> None:
     ("expire_ms", "stored_expiry", "at_load", "found_until"),
     [
         (50, None, 1_000, 1_050),  # gained: begins to age at the load
-        (50, 1_500, 1_000, 1_500),  # shortened: keeps what it was written with
+        (50, 1_500, 1_000, 1_500),  # of a snapshot that does not say for how long it was stamped
         (0, 1_500, 1_000, None),  # lost, not expired: stays
         (0, 1_000, 1_000, 0),  # lost, but expired: does not come back
     ],
@@ -261,6 +276,44 @@ def test_a_changed_expiration(
     if found_until is not None:
         store.set_now(found_until or at_load)
         assert table.get("1") is None
+
+
+@pytest.mark.parametrize(
+    ("stamped_ms", "expire_ms", "stored_expiry", "found_until"),
+    [
+        (1_000, 2_000, 1_500, 2_500),  # longer
+        (1_000, 700, 1_500, 1_200),  # shorter
+        (1_000, 50, 1_500, 0),  # so much shorter that it is gone
+        (1_000, 50, 900, 0),  # to before the beginning of time
+        (400, 1_000, 900, 1_500),  # had expired, but would not have with the new one
+        (400, 400, 1_100, 1_100),  # the same
+        (400, 0, 1_100, None),  # lost
+        (0, 400, 1_100, 1_100),  # of another type, or another owner, then
+    ],
+)
+def test_another_duration_counts_from_the_last_stamp(
+    stamped_ms: int, expire_ms: int, stored_expiry: int, found_until: int | None
+) -> None:
+    store, table = store_with(expire_ms)
+    lifetimes = {("a/b.state", "t"): [9_999, stamped_ms]}
+    store.load(Rows.of([(1, "a/b.state", "1", "", "t", b"a", stored_expiry)]), 1_000, lifetimes)
+
+    if found_until != 0:
+        store.set_now(10**12 if found_until is None else found_until - 1)
+        assert table.get("1") == b"a"
+    if found_until is not None:
+        store.set_now(found_until or 1_000)
+        assert table.get("1") is None
+    was_moved = found_until != stored_expiry
+    assert list(cut(store)) == (["1"] if was_moved else []), "what was moved is stored as that"
+
+
+def test_what_expired_before_its_state_lost_the_expiration_is_gone_for_good() -> None:
+    store, table = store_with()
+    store.load(Rows.of([(0, "a/b.state", "1", "", "t", b"a", 1_000)]), 1_000)
+
+    assert table.get("1") is None
+    assert cut(store) == {"1": None}
 
 
 # --- messages that wait --------------------------------------------------------------------------
@@ -383,6 +436,21 @@ def test_rows_of_all_kinds_are_loaded_in_any_order() -> None:
     assert plain.live == {"1": b"a", "2": b"b", "3": b"c", "5": b"d"}
     assert store.queue.take_restored() == [(26, waiting)]
     assert (expiring.get("1"), expiring.get("2")) == (b"x", b"y")
+
+
+@pytest.mark.parametrize("id", ["x", "xy", "xyz"])
+def test_a_state_whose_namespace_begins_like_a_reserved_table_is_an_ordinary_one(id: str) -> None:
+    store = KeyedStore(GROUPS)
+    table = store.add(Table("~timers/f.state", "t"))
+    table.put(id, b"a")
+    store.freeze()
+    rows = joined(store.delta_slices(periodic=True))
+    assert [row[1:4] for row in rows] == [("~timers/f.state", id, "")]
+
+    restored = KeyedStore(GROUPS)
+    found = restored.add(Table("~timers/f.state", "t"))
+    restored.load(rows, 0)
+    assert found.get(id) == b"a"
 
 
 @pytest.mark.parametrize("expires_at_ms", [None, 200])
