@@ -228,10 +228,10 @@ async def test_okhttp_gives_up_an_answer_that_pauses_for_longer_than_read() -> N
 
 @pytest.mark.slow
 async def test_okhttp_takes_an_answer_that_drips_for_longer_than_read_and_no_longer_than_call() -> None:
-    async with served_raw(ok(b"x" * 100), pause_s=0.02) as server:
-        assert await posted(server.url + "/fn", replace(LENIENT, read_ms=200)) == b"x" * 100
+    async with served_raw(ok(b"x" * 100), pause_s=0.06) as server:
+        assert await posted(server.url + "/fn", replace(LENIENT, read_ms=1_000)) == b"x" * 100
         with pytest.raises(CallTimedOut, match="did not answer within 300 ms"):
-            await posted(server.url + "/fn", replace(LENIENT, read_ms=200, call_ms=300))
+            await posted(server.url + "/fn", replace(LENIENT, read_ms=1_000, call_ms=300))
 
 
 @asynccontextmanager
@@ -271,8 +271,8 @@ async def test_okhttp_gives_up_a_request_of_which_nothing_is_taken_for_longer_th
 
 @pytest.mark.slow
 async def test_a_request_that_is_taken_slowly_runs_into_neither_write_nor_read() -> None:
-    async with reading(500_000, pause_s=0.01) as url:
-        assert await posted(url, replace(LENIENT, read_ms=200, write_ms=200), LARGE) == b"a"
+    async with reading(500_000, pause_s=0.04) as url:
+        assert await posted(url, replace(LENIENT, read_ms=1_000, write_ms=1_000), LARGE) == b"a"
 
 
 async def test_okhttp_keeps_connections_by_when_they_were_last_used(monkeypatch: pytest.MonkeyPatch) -> None:
