@@ -259,7 +259,7 @@ class IngressService:
             )
         return found
 
-    async def query_letters(self, id: str = "", function: str = "") -> list[State]:
+    async def query_letters(self, id: str | None = None, function: str = "") -> list[State]:
         """Return what every worker says of its dead letters, those of one id or function if it is given.
 
         Raises:
@@ -288,7 +288,7 @@ class IngressService:
             )
         return letters
 
-    def _ask(self, feed: Feed, function: str, id: str) -> asyncio.Future[State | None]:
+    def _ask(self, feed: Feed, function: str, id: str | None) -> asyncio.Future[State | None]:
         future: asyncio.Future[State | None] = self._loop.create_future()
 
         def settle(state: State | None) -> None:
