@@ -8,6 +8,7 @@ a client can do wrong ends in one ``RequestRefused``, answered as problem+json.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any, Final, Protocol
@@ -44,6 +45,7 @@ _WANTED: Final = frozenset(
 _JSON_TYPE: Final = (b"content-type", b"application/json")
 _LINGER_S: Final = 2.0  # how long a refused client may go on sending what nobody reads
 _CONTENT_TYPES_MAX: Final = 256
+_NO_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 _NO_REPLY: Final = "a reply is a message to context.caller; status names functions that fail"
 _STOPPED: Final = "the ingress stopped before a reply came"
@@ -460,8 +462,18 @@ async def refuse(
 
 def unquote_part(raw: bytes, what: str) -> str:
     """Return a percent-encoded part of a path as text, or refuse it (400)."""
+    if b"%" in raw:
+        broken = _NO_ESCAPE.search(raw)
+        if broken is not None:
+            found = raw[broken.start() : broken.start() + 3].decode("latin-1")
+            raise RequestRefused(
+                400,
+                f"The {what} is not percent-encoded",
+                f"{found!r} at byte {broken.start()} of it is no escape; a percent sign itself is written %25",
+            )
+        raw = unquote_to_bytes(raw)
     try:
-        return (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
+        return raw.decode()
     except UnicodeDecodeError as error:
         raise RequestRefused(
             400, f"The {what} is not UTF-8", f"{error}; percent-encode the UTF-8 bytes of the {what}"

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from statefun_ingress.asgi import Host, HotRoutes, RequestBody
+from statefun_ingress.asgi import Host, HotRoutes, RequestBody, refuse, unquote_part
 from statefun_ingress.bulk import check_id
 from statefun_ingress.dead_letters import (
     LISTED_DEFAULT,
@@ -85,8 +85,16 @@ class IngressApp(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._hot.matches(scope["path"]):
             await self._hot(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+            return
+        if scope["type"] == "http":
+            try:
+                # The machinery takes a broken escape for the characters it is made of.
+                unquote_part(scope["raw_path"], "path")
+                unquote_part(scope["query_string"], "query")
+            except RequestRefused as refused:
+                await refuse(refused, RequestBody(receive), send)
+                return
+        await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """Return the description of all routes, the hot ones included."""

@@ -24,7 +24,7 @@ from statefun_ingress.asgi import (
 )
 from statefun_ingress.bulk import check_id
 from statefun_ingress.errors import LogFailed, RequestRefused
-from statefun_ingress.problems import Headers, refusal_of
+from statefun_ingress.problems import Headers, refusal_of, status_header
 from statefun_ingress.record import NO_PRODUCER, Events, encode_chunk
 from statefun_ingress.topics import PlaygroundTopics
 from statefun_ingress.values import STRING
@@ -52,10 +52,10 @@ class PlaygroundIngressApp:
         except Disconnected:
             return
         except RequestRefused as refused:
-            await refuse(refused, body, send, _said(refused.status))
+            await refuse(refused, body, send, status_header(refused.status))
         except LogFailed as error:
             told = refusal_of(error)
-            await refuse(told, body, send, _said(told.status))
+            await refuse(told, body, send, status_header(told.status))
         else:
             await _answer(send, 200, 200, b"")
 
@@ -73,18 +73,23 @@ class PlaygroundIngressApp:
 
 
 class PlaygroundEgressApp:
-    """ASGI: ``/<topic>``, any method; takes one record away."""
+    """ASGI: ``/<topic>``, any method; takes one record away, except HEAD, which only says that there is one."""
 
     def __init__(self, topics: PlaygroundTopics) -> None:
         self._topics = topics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        topic = scope["path"].removeprefix("/").removesuffix("/")
+        try:
+            topic = unquote_part(scope["raw_path"], "path").removeprefix("/").removesuffix("/")
+        except RequestRefused as refused:
+            await refuse(refused, RequestBody(receive), send, status_header(refused.status))
+            return
         if topic not in self._topics.topics:
             await _answer(send, 200, 405, b"")
             return
-        payload = self._topics.take(topic)
+        # A HEAD request carries no record away, so it may not take one.
+        payload = self._topics.peek(topic) if scope["method"] == "HEAD" else self._topics.take(topic)
         await _answer(send, 200, 404 if payload is None else 200, (payload or "").encode())
 
 
@@ -99,10 +104,6 @@ def _typename(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 async def _answer(send: Send, status: int, said: int, body: bytes) -> None:
-    headers: Headers = [_said(said), (b"content-length", b"%d" % len(body))]
+    headers: Headers = [status_header(said), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _said(status: int) -> tuple[bytes, bytes]:
-    return b"status", b"%d" % status

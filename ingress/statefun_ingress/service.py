@@ -169,7 +169,9 @@ class IngressService:
         return _Server(
             uvicorn.Config(
                 app,
-                http=bounded_protocol(config),
+                http=bounded_protocol(
+                    config, says_status=isinstance(app, PlaygroundIngressApp | PlaygroundEgressApp)
+                ),
                 loop="none",
                 ws="none",
                 lifespan="off",

@@ -91,6 +91,11 @@ class PlaygroundTopics:
         ):  # the 1st, 2nd, 4th, ...: a full topic must not fill the log
             logger.warning("playground record dropped, %d so far: %s", self.dropped, why)
 
+    def peek(self, topic: str) -> str | None:
+        """Return the oldest record of a topic and leave it there; as `take`."""
+        queue = self._queues[topic]
+        return queue[0] if queue else None
+
     def take(self, topic: str) -> str | None:
         """Remove and return the oldest record of a topic, None when it is empty.
 

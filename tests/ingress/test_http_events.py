@@ -132,6 +132,21 @@ async def test_what_cannot_be_accepted_is_refused_with_a_text_that_helps(
             assert ingress.service.core.log.end_seq == 0
 
 
+async def test_a_broken_escape_is_refused_wherever_it_is(ingress: Ingress, subtests: pytest.Subtests) -> None:
+    for target in (
+        "PUT /v1/functions/n/any/x%zz",
+        "PUT /v1/functions/n/an%y/x",
+        "GET /v1/state/n/any/x%",
+        "GET /v1/dead-letters?id=x%4",
+    ):
+        with subtests.test(target=target):
+            head = f"{target} HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: 1\r\nconnection: close"
+            status, answer = await raw_request(ingress, f"{head}\r\n\r\n1".encode())
+            assert status == 400
+            assert b"a percent sign itself is written %25" in answer
+    assert ingress.service.core.log.end_seq == 0
+
+
 async def test_other_methods_are_refused_naming_those_allowed(ingress: Ingress) -> None:
     response = await ingress.client.get("/v1/functions/n/any/k")
 
