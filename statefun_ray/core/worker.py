@@ -461,10 +461,10 @@ class Worker:
     def _succeeded(self, address: BusyAddress) -> None:
         count = self._addresses.succeeded(address)
         self.counters.applied += count
-        self._metrics[address.function_type].received += count
+        self._bound[address.function_type][3].received += count
 
     def _failed(self, address: BusyAddress, error: str) -> None:
-        self._metrics[address.function_type].failures += 1
+        self._bound[address.function_type][3].failures += 1
         is_over = self._addresses.failed(address, error, self._now_ms, self.config.retry_deadline_ms)
         if is_over or self.config.strict:
             self._give_up(address)
