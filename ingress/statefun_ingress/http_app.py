@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from statefun_ingress.asgi import Host, HotRoutes, RequestBody, refuse, unquote_part
 from statefun_ingress.bulk import check_id
+from statefun_ingress.config import BULK
 from statefun_ingress.dead_letters import (
     LISTED_DEFAULT,
     LISTED_MAX,
@@ -78,6 +79,7 @@ class IngressApp(FastAPI):
             # Text of FastAPI's own; ours are problem+json.
             default_response_class=JSONResponse,
         )
+        self._host = host
         self._hot = HotRoutes(host)
         self.direct = self._hot
         """Of which ``BoundedProtocol`` takes the most frequent requests past ASGI."""
@@ -92,7 +94,7 @@ class IngressApp(FastAPI):
                 unquote_part(scope["raw_path"], "path")
                 unquote_part(scope["query_string"], "query")
             except RequestRefused as refused:
-                await refuse(refused, RequestBody(receive), send)
+                await refuse(refused, RequestBody(receive, self._host.unread), send)
                 return
         await super().__call__(scope, receive, send)
 
@@ -153,7 +155,11 @@ def create_app(host: AppHost) -> IngressApp:
 
     async def body_of(request: Request) -> bytes:
         length = request.headers.get("content-length", "").encode("latin-1")
-        return await RequestBody(request.receive).read(length, host.config.bulk_bytes_max)
+        body = RequestBody(request.receive, host.unread)
+        try:
+            return await body.read(length, host.config.bulk_bytes_max, BULK)
+        finally:
+            body.release()
 
     async def tell(action: str, request: Request) -> Response:
         choice = read_choice(await body_of(request))
@@ -203,7 +209,7 @@ def create_app(host: AppHost) -> IngressApp:
             default=[], alias="state", description="Only these; may be repeated."
         ),
     ) -> Response:
-        check_id(id)
+        check_id(id, host.config.id_bytes_max)
         target = host.registry.target(f"{namespace}/{type}")
         found = await host.query_state(target.typename, id, wait_commit=committed)
         headers = {

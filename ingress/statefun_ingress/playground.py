@@ -19,6 +19,7 @@ from statefun_ingress.asgi import (
     RequestBody,
     Scope,
     Send,
+    UnreadBodies,
     refuse,
     unquote_part,
 )
@@ -41,7 +42,7 @@ class PlaygroundIngressApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        body = RequestBody(receive)
+        body = RequestBody(receive, self._host.unread)
         headers = dict(scope["headers"])
         try:
             value = await body.read(headers.get(b"content-length"), self._host.config.body_bytes_max)
@@ -58,6 +59,8 @@ class PlaygroundIngressApp:
             await refuse(told, body, send, status_header(told.status))
         else:
             await _answer(send, 200, 200, b"")
+        finally:
+            body.release()
 
     def _address(self, raw_path: bytes) -> tuple[str, str]:
         parts = raw_path.removeprefix(b"/").removesuffix(b"/").split(b"/")
@@ -68,22 +71,23 @@ class PlaygroundIngressApp:
                 f"expected /<namespace>/<function name>/<id>, found {raw_path.decode('latin-1')[:200]!r}",
             )
         namespace, name, id = (unquote_part(part, "path") for part in parts)
-        check_id(id)
+        check_id(id, self._host.config.id_bytes_max)
         return self._host.registry.target(f"{namespace}/{name}").typename, id
 
 
 class PlaygroundEgressApp:
     """ASGI: ``/<topic>``, any method; takes one record away, except HEAD, which only says that there is one."""
 
-    def __init__(self, topics: PlaygroundTopics) -> None:
+    def __init__(self, topics: PlaygroundTopics, unread: UnreadBodies) -> None:
         self._topics = topics
+        self._unread = unread
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         try:
             topic = unquote_part(scope["raw_path"], "path").removeprefix("/").removesuffix("/")
         except RequestRefused as refused:
-            await refuse(refused, RequestBody(receive), send, status_header(refused.status))
+            await refuse(refused, RequestBody(receive, self._unread), send, status_header(refused.status))
             return
         if topic not in self._topics.topics:
             await _answer(send, 200, 405, b"")

@@ -24,11 +24,14 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from statefun_ingress.asgi import FUNCTIONS_PREFIX, HotRoutes
-from statefun_ingress.config import IngressConfig
+from statefun_ingress.config import HEADER, IngressConfig, how_to_raise
 from statefun_ingress.errors import RequestRefused
 from statefun_ingress.problems import Headers, raw_problem, status_header
 
 logger = logging.getLogger(__name__)
+
+URL_BYTES_MAX: Final = 65_535
+"""The parser of URLs refuses longer ones as none."""
 
 _NEVER = math.inf
 _IDLE, _HEADERS, _BODY, _KEPT = range(4)
@@ -164,6 +167,15 @@ class BoundedProtocol(HttpToolsProtocol):
                 framings += 1
         if size > self.limits.header_bytes_max:
             self._refuse(self._too_large())
+        if len(self.url) > URL_BYTES_MAX:
+            self._refuse(
+                RequestRefused(
+                    414,
+                    "The URL is too long",
+                    f"it has {len(self.url)} bytes, at most {URL_BYTES_MAX} can be parsed; send an event with a long id "
+                    "as a line of POST /v1/events",
+                )
+            )
         if framings > 1:
             # Two ways to tell where the body ends: a proxy may have picked the other one.
             self._refuse(
@@ -285,7 +297,8 @@ class BoundedProtocol(HttpToolsProtocol):
         return RequestRefused(
             431,
             "The headers are too large",
-            f"the request line and headers take more than {self.limits.header_bytes_max} bytes",
+            f"the request line and headers take more than {self.limits.header_bytes_max} bytes; send an event with a "
+            f"long id as a line of POST /v1/events, or {how_to_raise(HEADER)}",
         )
 
     def _give_up(self, refused: RequestRefused) -> None:

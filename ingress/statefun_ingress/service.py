@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import uvicorn
 
-from statefun_ingress.asgi import HotRoutes, Receive, Scope, Send
+from statefun_ingress.asgi import HotRoutes, Receive, Scope, Send, UnreadBodies
 from statefun_ingress.committer import Committer
 from statefun_ingress.config import IngressConfig
 from statefun_ingress.core import IngressCore
@@ -71,6 +71,7 @@ class IngressService:
             pending_max=config.pending_replies_max,
             topics=PlaygroundTopics(config.playground_topics),
         )
+        self.unread = UnreadBodies(config.unread_bytes_max)
         self._register = register
         self._hot = HotRoutes(self)
         self._refusal: RequestRefused | None = None
@@ -109,7 +110,7 @@ class IngressService:
             if config.playground_egress_port is not None:
                 bound = _bind(config.http_host, config.playground_egress_port, "the playground egress")
                 undo.callback(bound.close)
-                apps.append((bound, PlaygroundEgressApp(self.core.topics)))
+                apps.append((bound, PlaygroundEgressApp(self.core.topics, self.unread)))
                 self.playground_egress_address = bound.getsockname()[:2]
             if self._register is not None:
                 await self._register(self.core.log.log_id)

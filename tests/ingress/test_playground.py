@@ -117,7 +117,8 @@ async def test_what_does_not_get_as_far_as_the_playground_has_its_header_too(
 async def test_a_body_that_is_too_large_is_refused(playground: Ingress) -> None:
     async with httpx.AsyncClient(base_url=url(playground.service.playground_address)) as client:
         answer = await client.put("/example/person/Bob", content=b"x" * (IngressConfig.body_bytes_max + 1))
-    assert answer.status_code == 413
+    assert (answer.status_code, answer.headers["status"]) == (413, "413")
+    assert "--http-limit bodyBytesMax=BYTES" in answer.json()["detail"]
 
 
 async def test_a_head_request_says_that_there_is_a_record_and_leaves_it(playground: Ingress) -> None:
