@@ -20,6 +20,7 @@ def run(
     worker_cpus: float = 0.25,
     standbys: int | None = None,
     http: str | None = None,
+    http_limits: Mapping[str, int] | None = None,
     storage: str | None = None,
     log_dir: str | None = None,
     snapshot_interval: str | float = "1s",
@@ -46,6 +47,8 @@ def run(
             default as many as workers, because a recovery replaces them all.
         http: ``HOST:PORT`` to take events at; port 0 is any free one. By default what ``module``
             says, else 127.0.0.1:8080.
+        http_limits: what is taken there in bytes, by the names that ``module`` has for them:
+            ``{"bodyBytesMax": 33_554_432}``; they win over it.
         storage: ``file://`` or ``s3://`` URI for snapshots; by default a folder in
             ``~/.statefun-ray``.
         log_dir: folder for accepted events, on the machine this runs on; likewise.
@@ -76,6 +79,7 @@ def run(
         worker_cpus=worker_cpus,
         standbys=standbys,
         http=http or described.http_ingress or HTTP_DEFAULT,
+        http_limits=http_limits,
         storage=storage,
         log_dir=log_dir,
         snapshot_interval=snapshot_interval,

@@ -87,6 +87,7 @@ class LocalApplication:
         start_timeout_s: float = 30.0,
         coordinator: Mapping[str, Any] | None = None,
         worker: Mapping[str, Any] | None = None,
+        ingress: Mapping[str, Any] | None = None,
     ) -> None:
         """Describe the application; ``start`` or a ``with`` block runs it.
 
@@ -104,7 +105,8 @@ class LocalApplication:
             sinks: egress typename -> sink URI; any other egress goes to the storage, see `egress`.
             key_group_count, shard_count: fixed for the life of the storage.
             start_timeout_s: for `start` to reach the point where events are processed.
-            coordinator, worker: settings of `CoordinatorConfig` and `WorkerConfig` by name.
+            coordinator, worker, ingress: settings of `CoordinatorConfig`, `WorkerConfig` and `IngressConfig` by
+                name.
         """
         self.functions = functions if functions is not None else StatefulFunctions()
         self.module = module
@@ -128,6 +130,7 @@ class LocalApplication:
             **(coordinator or {}),
         }
         self._worker_settings = dict(worker or {})
+        self._ingress_settings = dict(ingress or {})
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._ingress: IngressHost | None = None
@@ -371,6 +374,7 @@ class LocalApplication:
                 http_port=self._http_port_now,
                 key_group_count=self._key_group_count,
                 module=self._module_now,
+                settings=self._ingress_settings,
             ),
             self.functions,
             self.store,

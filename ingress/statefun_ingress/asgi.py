@@ -8,6 +8,7 @@ a client can do wrong ends in one ``RequestRefused``, answered as problem+json.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any, Final, Protocol
@@ -16,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from statefun_ingress.bulk import BulkParser, check_id
-from statefun_ingress.config import IngressConfig
+from statefun_ingress.config import BODY, BULK, IngressConfig, how_to_raise
 from statefun_ingress.core import IngressCore
 from statefun_ingress.errors import LogFailed, ProducerError, RequestRefused, TooManyPendingReplies
 from statefun_ingress.pending import ReplyValue
@@ -44,6 +45,7 @@ _WANTED: Final = frozenset(
 _JSON_TYPE: Final = (b"content-type", b"application/json")
 _LINGER_S: Final = 2.0  # how long a refused client may go on sending what nobody reads
 _CONTENT_TYPES_MAX: Final = 256
+_NO_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 _NO_REPLY: Final = "a reply is a message to context.caller; status names functions that fail"
 _STOPPED: Final = "the ingress stopped before a reply came"
@@ -60,6 +62,7 @@ class Host(Protocol):
     config: IngressConfig
     core: IngressCore
     registry: Registry
+    unread: UnreadBodies
 
     def admit(self) -> None:
         """Raise RequestRefused (429 or 503) if nothing may be accepted now."""
@@ -78,6 +81,30 @@ class Host(Protocol):
         ...
 
 
+class UnreadBodies:
+    """The bodies of all requests that have begun to arrive and are not answered; they share their memory.
+
+    Args:
+        bytes_max: of all together.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self.size_bytes = 0
+
+    def add(self, size_bytes: int) -> None:
+        """Count what has arrived, to be subtracted from `size_bytes` again; or refuse it (429)."""
+        self.size_bytes += size_bytes
+        if self.size_bytes > self._bytes_max:
+            raise RequestRefused(
+                429,
+                "Too many large requests at once",
+                f"{self.size_bytes} bytes of bodies are being read or wait, at most {self._bytes_max} may; "
+                "retry, or send smaller ones",
+                1,
+            )
+
+
 class HotRoutes:
     """``/v1/functions/{namespace}/{type}/{id}`` and ``/v1/events``.
 
@@ -91,8 +118,8 @@ class HotRoutes:
         self._targets = {name.encode(): target for name, target in host.registry.targets.items()}
         self._content_types: dict[bytes, tuple[str, str]] = {}
         self._log_id = host.core.log.log_id.encode()
-        self._bulk_unread_bytes = 0
         self._body_bytes_max = host.config.body_bytes_max
+        self._id_bytes_max = host.config.id_bytes_max
 
     @staticmethod
     def matches(path: str) -> bool:
@@ -100,7 +127,7 @@ class HotRoutes:
         return path.startswith(FUNCTIONS_PREFIX) or path == EVENTS_PATH
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = RequestBody(receive)
+        body = RequestBody(receive, self._host.unread)
         try:
             method = scope["method"]
             if method not in ("PUT", "POST"):
@@ -118,6 +145,8 @@ class HotRoutes:
         except (LogFailed, ProducerError, TooManyPendingReplies) as error:
             await refuse(refusal_of(error), body, send)
             return
+        finally:
+            body.release()
         answer_headers.append((b"content-length", b"%d" % len(answer)))
         await send({"type": "http.response.start", "status": status, "headers": answer_headers})
         await send({"type": "http.response.body", "body": answer})
@@ -302,7 +331,7 @@ class HotRoutes:
             target = self._host.registry.target(f"{namespace}/{type}")
         id = unquote_part(raw_id, "id")
         if not id or len(id) > 256:
-            check_id(id)
+            check_id(id, self._id_bytes_max)
         return target, id
 
     def _value(self, target: Target, content_type: bytes | None, data: bytes) -> tuple[str, bytes]:
@@ -338,27 +367,13 @@ class HotRoutes:
                 f"found {content_type.decode('latin-1') or 'none'!r}, send application/x-ndjson: one JSON object a line",
             )
         producer_id, sequence = _producer(headers) if b"producer-id" in headers else _no_producer(headers)
-        body.check_length(headers.get(b"content-length"), config.bulk_bytes_max)
-        parser = BulkParser(host.registry, config.body_bytes_max)
-        held = 0
-        try:
-            async for data in body.chunks(config.bulk_bytes_max):
-                held += len(data)
-                self._bulk_unread_bytes += len(data)
-                if self._bulk_unread_bytes > config.bulk_unread_bytes_max:
-                    raise RequestRefused(
-                        429,
-                        "Too many bulk requests at once",
-                        f"{self._bulk_unread_bytes} bytes of bulk bodies are being read, at most "
-                        f"{config.bulk_unread_bytes_max} may be; retry, or send smaller ones",
-                        1,
-                    )
-                parser.receive(data)
-            parts = parser.finish()
-            host.admit()
-            answer = await self.accept(parts, producer_id, sequence)
-        finally:
-            self._bulk_unread_bytes -= held
+        body.check_length(headers.get(b"content-length"), config.bulk_bytes_max, BULK)
+        parser = BulkParser(host.registry, config.body_bytes_max, config.id_bytes_max)
+        async for data in body.chunks(config.bulk_bytes_max, BULK):
+            parser.receive(data)
+        parts = parser.finish()
+        host.admit()
+        answer = await self.accept(parts, producer_id, sequence)
         return 202, [_JSON_TYPE], self._accepted(answer)
 
 
@@ -377,13 +392,25 @@ class Disconnected(Exception):
 
 
 class RequestBody:
-    """The body of one request, bounded while it arrives."""
+    """The body of one request, bounded while it arrives.
 
-    __slots__ = ("_receive", "is_complete")
+    Args:
+        receive: of ASGI.
+        unread: what it shares with all others, until `release`.
+    """
 
-    def __init__(self, receive: Receive) -> None:
+    __slots__ = ("_receive", "_unread", "_unread_bytes", "is_complete")
+
+    def __init__(self, receive: Receive, unread: UnreadBodies) -> None:
         self._receive = receive
+        self._unread = unread
+        self._unread_bytes = 0
         self.is_complete = False
+
+    def release(self) -> None:
+        """The request is answered, and nobody has its body any more."""
+        self._unread.size_bytes -= self._unread_bytes
+        self._unread_bytes = 0
 
     async def next(self) -> bytes:
         """Return what has arrived since; sets ``is_complete`` with the last."""
@@ -395,10 +422,16 @@ class RequestBody:
         data: bytes = message.get("body", b"")
         return data
 
-    async def read(self, length: bytes | None, bytes_max: int) -> bytes:
-        """Return the whole body, or refuse it (413) as soon as it is known to be too long."""
+    async def read(self, length: bytes | None, bytes_max: int, limit: str = BODY) -> bytes:
+        """Return the whole body, or refuse it (413) as soon as it is known to be too long.
+
+        Args:
+            length: as announced, if it was.
+            bytes_max: how long it may be.
+            limit: the name of that limit.
+        """
         if length is not None:
-            self.check_length(length, bytes_max)
+            self.check_length(length, bytes_max, limit)
         message = await self._receive()  # as `next`, without its cost: mostly this is all
         if message["type"] != "http.request":
             raise Disconnected
@@ -407,30 +440,38 @@ class RequestBody:
             self.is_complete = True
             if len(data) <= bytes_max:
                 return data
-        return b"".join([data, *[chunk async for chunk in self.chunks(bytes_max, len(data))]])
+        self._count(data)
+        return b"".join([data, *[chunk async for chunk in self.chunks(bytes_max, limit, len(data))]])
 
-    async def chunks(self, bytes_max: int, size: int = 0) -> Any:
+    async def chunks(self, bytes_max: int, limit: str, size: int = 0) -> Any:
         """Yield the body as it arrives, bounded in total; ``size`` has been read before."""
         while True:
             if size > bytes_max:
-                raise _too_large(bytes_max)
+                raise _too_large(bytes_max, limit)
             if self.is_complete:
                 return
             data = await self.next()
             size += len(data)
             if size <= bytes_max:
+                self._count(data)
                 yield data
 
-    def check_length(self, length: bytes | None, bytes_max: int) -> None:
+    def _count(self, data: bytes) -> None:
+        self._unread_bytes += len(data)
+        self._unread.add(len(data))
+
+    def check_length(self, length: bytes | None, bytes_max: int, limit: str) -> None:
         """Refuse (413) a body that announces to be too long."""
         if length is not None and len(length) < 20 and length.isdigit() and int(length) > bytes_max:
-            raise _too_large(bytes_max, int(length))
+            raise _too_large(bytes_max, limit, int(length))
 
 
-def _too_large(bytes_max: int, length: int | None = None) -> RequestRefused:
+def _too_large(bytes_max: int, limit: str, length: int | None = None) -> RequestRefused:
     found = f"the body has {length} bytes" if length is not None else "the body is longer"
     return RequestRefused(
-        413, "The body is too large", f"{found}, at most {bytes_max} are taken; send less at a time"
+        413,
+        "The body is too large",
+        f"{found}, at most {bytes_max} are taken; send less at a time, or {how_to_raise(limit)}",
     )
 
 
@@ -460,8 +501,18 @@ async def refuse(
 
 def unquote_part(raw: bytes, what: str) -> str:
     """Return a percent-encoded part of a path as text, or refuse it (400)."""
+    if b"%" in raw:
+        broken = _NO_ESCAPE.search(raw)
+        if broken is not None:
+            found = raw[broken.start() : broken.start() + 3].decode("latin-1")
+            raise RequestRefused(
+                400,
+                f"The {what} is not percent-encoded",
+                f"{found!r} at byte {broken.start()} of it is no escape; a percent sign itself is written %25",
+            )
+        raw = unquote_to_bytes(raw)
     try:
-        return (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
+        return raw.decode()
     except UnicodeDecodeError as error:
         raise RequestRefused(
             400, f"The {what} is not UTF-8", f"{error}; percent-encode the UTF-8 bytes of the {what}"

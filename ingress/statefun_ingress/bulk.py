@@ -8,17 +8,13 @@ time; nothing is appended before the last line has been understood.
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
+from statefun_ingress.config import BODY, ID, how_to_raise
 from statefun_ingress.errors import RequestRefused
 from statefun_ingress.record import CHUNK_BYTES_MAX, CHUNK_EVENTS_MAX, Events, encode_chunk
 from statefun_ingress.registry import Registry
 from statefun_ingress.values import Converter, check_json_depth, json_text
-
-ID_BYTES_MAX: Final = 4_096
-"""An id is a key that is hashed, stored and sent again and again."""
 
 
 class Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -38,15 +34,15 @@ def _json_of_line(text: bytes) -> bytes:
     return text
 
 
-def check_id(id: str) -> None:
+def check_id(id: str, bytes_max: int) -> None:
     """Raise 400 unless ``id`` can be the id of an address."""
     if not id:
         raise RequestRefused(400, "The id is empty", "an address needs an id of at least one character")
-    if len(id) > ID_BYTES_MAX // 4 and len(id.encode()) > ID_BYTES_MAX:
+    if len(id) > bytes_max // 4 and len(id.encode()) > bytes_max:
         raise RequestRefused(
             400,
             "The id is too long",
-            f"the id takes {len(id.encode())} bytes, at most {ID_BYTES_MAX} are allowed",
+            f"the id takes {len(id.encode())} bytes, at most {bytes_max} are taken; {how_to_raise(ID)}",
         )
 
 
@@ -56,17 +52,19 @@ class BulkParser:
     Args:
         registry: of the functions the lines may address.
         line_bytes_max: a longer line is refused (413).
+        id_bytes_max: a longer id is refused (400).
 
     Attributes:
         parts: the events so far, as ``IngressLog.append_encoded`` takes them.
         event_count: how many they are.
     """
 
-    def __init__(self, registry: Registry, line_bytes_max: int) -> None:
+    def __init__(self, registry: Registry, line_bytes_max: int, id_bytes_max: int) -> None:
         self.parts: list[tuple[Events, bytes]] = []
         self.event_count = 0
         self._registry = registry
         self._line_bytes_max = line_bytes_max
+        self._id_bytes_max = id_bytes_max
         self._rest: list[bytes] = []  # the beginning of a line whose end has not arrived
         self._rest_bytes = 0
         self._line_number = 1  # of the next line
@@ -120,7 +118,7 @@ class BulkParser:
         return RequestRefused(
             413,
             "A line is too long",
-            f"line {number} has more than {self._line_bytes_max} bytes, the limit for one event",
+            f"line {number} has more than {self._line_bytes_max} bytes, the limit for one event; {how_to_raise(BODY)}",
         )
 
     def _parse(self, block: bytes) -> None:
@@ -171,14 +169,15 @@ class BulkParser:
             id = line.id
             try:
                 known = resolved.get((line.target, line.type)) or self._resolve(line)
-                if not id or len(id) > ID_BYTES_MAX // 4:
-                    check_id(id)
+                if not id or len(id) > 256:
+                    check_id(id, self._id_bytes_max)
                 value = known[2](bytes(line.value))
                 if len(value) > self._line_bytes_max:
                     raise RequestRefused(
                         413,
                         "A value is too large",
-                        f"the value has {len(value)} bytes, at most {self._line_bytes_max} are taken",
+                        f"the value has {len(value)} bytes, at most {self._line_bytes_max} are taken; "
+                        f"{how_to_raise(BODY)}",
                     )
             except RequestRefused as refused:
                 raise _RefusedAt(index, refused) from refused

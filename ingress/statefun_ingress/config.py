@@ -9,6 +9,27 @@ from statefun_ingress.key_groups import KEY_GROUP_COUNT_DEFAULT
 
 MB: Final = 1 << 20
 
+BODY, BULK, HEADER, ID = "bodyBytesMax", "bulkBytesMax", "headerBytesMax", "idBytesMax"
+"""Names of limits that whoever starts an application may set."""
+
+LIMITS: Final = {
+    # A frame to a worker holds 64 MB: the event, and up to 1 MB of others.
+    BODY: ("body_bytes_max", 48 * MB),
+    # More than the bodies of all requests together would always be refused.
+    BULK: ("bulk_bytes_max", 256 * MB),
+    HEADER: ("header_bytes_max", 1 * MB),
+    ID: ("id_bytes_max", 1 * MB),
+}
+"""By that name: the setting of `IngressConfig`, and the most that it may be; the least is 1."""
+
+
+def how_to_raise(limit: str) -> str:
+    """Return what a person does who runs into a limit."""
+    return (
+        f"raise {limit}, with --http-limit {limit}=BYTES of 'statefun-ray run' or as a key of "
+        "io.statefun-ray.v1/http-ingress in module.yaml"
+    )
+
 
 @dataclass(frozen=True, kw_only=True)
 class IngressConfig:
@@ -24,7 +45,8 @@ class IngressConfig:
         body_bytes_max: of one event, also of one bulk line. Larger things belong in an
             object store, with their address in the event.
         bulk_bytes_max: of a bulk body, which is one record: all or nothing.
-        header_bytes_max: of a request line and headers.
+        header_bytes_max: of a request line and headers; every connection may hold as much.
+        id_bytes_max: of the id of an address, a key that is hashed, stored and sent again and again.
         header_timeout_s: from the first wait for a request to its last header; a client
             that is slower holds a connection for nothing.
         body_timeout_s: from the last header to the last byte of the body.
@@ -37,7 +59,8 @@ class IngressConfig:
             queue only turns into later answers.
         unsynced_bytes_max: appended and not yet durable; beyond it 429, since the disk is
             the bottleneck then.
-        bulk_unread_bytes_max: bulk bodies being read at once; bounds their memory.
+        unread_bytes_max: of bodies that did not come in one piece, from their first byte until
+            they are answered, all together; bounds their memory.
         playground_port: of the playground's ingress; None serves none, 0 takes a free port.
         playground_egress_port: of the playground's egress, likewise.
         playground_topics: of that egress.
@@ -50,9 +73,10 @@ class IngressConfig:
     http_port: int = 0
     feed_host: str = "127.0.0.1"
     feed_port: int = 0
-    body_bytes_max: int = 1 * MB
+    body_bytes_max: int = 16 * MB
     bulk_bytes_max: int = 16 * MB
-    header_bytes_max: int = 16 * 1024
+    header_bytes_max: int = 64 * 1024
+    id_bytes_max: int = 64 * 1024
     header_timeout_s: float = 5.0
     body_timeout_s: float = 30.0
     keep_alive_s: int = 75
@@ -61,7 +85,7 @@ class IngressConfig:
     query_timeout_s: float = 5.0
     lag_events_max: int = 10_000_000
     unsynced_bytes_max: int = 64 * MB
-    bulk_unread_bytes_max: int = 256 * MB
+    unread_bytes_max: int = 256 * MB
     pending_replies_max: int = 10_000
     playground_port: int | None = None
     playground_egress_port: int | None = None

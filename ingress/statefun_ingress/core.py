@@ -203,7 +203,7 @@ class IngressCore:
         return None if feed is None else self.query_of(feed, function_type, id, wait_commit, waiter)
 
     def query_of(
-        self, feed: Feed, function_type: str, id: str, wait_commit: bool, waiter: StateWaiter
+        self, feed: Feed, function_type: str, id: str | None, wait_commit: bool, waiter: StateWaiter
     ) -> int | None:
         """Ask one worker; as `query`."""
         if len(self._queries) >= QUERIES_MAX_DEFAULT:
@@ -213,7 +213,9 @@ class IngressCore:
         feed.send(Query(self._last_query_id, function_type, id, wait_commit))
         return self._last_query_id
 
-    def query_letters(self, feed: Feed, function_type: str, id: str, waiter: StateWaiter) -> int | None:
+    def query_letters(
+        self, feed: Feed, function_type: str, id: str | None, waiter: StateWaiter
+    ) -> int | None:
         """Ask one worker for its dead letters, those to one function or of one id if it is given; as `query`.
 
         As of a commit: a letter that is not in a snapshot may be gone after a crash, and its name be that

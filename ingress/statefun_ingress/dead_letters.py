@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
@@ -47,6 +47,20 @@ class Named(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     letter: str
 
 
+class Wanted(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Which letters are listed, as a client says in a body: an id may be too long for a URL.
+
+    Attributes:
+        id: those kept under it, which may be empty; those of all ids for None.
+        function: those to one function; to all for "".
+        limit: how many.
+    """
+
+    id: str | None = None
+    function: str = ""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=LISTED_MAX)] = LISTED_DEFAULT
+
+
 class Choice(msgspec.Struct, forbid_unknown_fields=True):
     """Which letters something is told: some by name, those of a function, or all."""
 
@@ -55,7 +69,24 @@ class Choice(msgspec.Struct, forbid_unknown_fields=True):
     all: bool = False
 
 
+_wanted_decoder = msgspec.json.Decoder(Wanted)
 _choice_decoder = msgspec.json.Decoder(Choice)
+
+
+def read_wanted(body: bytes) -> Wanted:
+    """Return what a request wants to have listed.
+
+    Raises:
+        RequestRefused: 400, it cannot be understood.
+    """
+    try:
+        return _wanted_decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise RequestRefused(
+            400,
+            "The request cannot be understood",
+            f'{error}; send {{"id": "...", "function": "namespace/type", "limit": 100}} without what does not matter',
+        ) from error
 
 
 def read_choice(body: bytes) -> Choice:
@@ -108,8 +139,8 @@ def letters_of(answers: Iterable[State], registry: Registry) -> list[dict[str, A
 
 
 def is_cut(answers: Iterable[State]) -> bool:
-    """Return whether some worker has more letters than it says at once."""
-    return any(len(answer.states) >= LISTED_MAX for answer in answers)
+    """Return whether some worker may have more letters than it says at once."""
+    return any(answer.is_cut for answer in answers)
 
 
 def _value(registry: Registry, value_type: str, value: bytes | None) -> dict[str, Any]:
@@ -121,10 +152,17 @@ def _value(registry: Registry, value_type: str, value: bytes | None) -> dict[str
     return {"base64": base64.b64encode(value).decode()}
 
 
-def chosen(choice: Choice, letters: list[dict[str, Any]]) -> list[Named]:
-    """Return the letters that a choice means."""
+def chosen(choice: Choice, letters: list[dict[str, Any]], *, are_all: bool = False) -> list[Named]:
+    """Return the letters that a choice means.
+
+    Args:
+        choice: by name or otherwise.
+        letters: those that were found.
+        are_all: there are no others, so that what is named and not among them is gone.
+    """
     if choice.letters is not None:
-        return choice.letters
+        there = {(letter["id"], letter["letter"]) for letter in letters}
+        return [one for one in choice.letters if not are_all or (one.id, one.letter) in there]
     return [
         Named(letter["id"], letter["letter"])
         for letter in letters

@@ -95,13 +95,19 @@ class Figures(msgspec.Struct, array_like=True, tag="figures", frozen=True):
 
 
 class State(msgspec.Struct, array_like=True, tag="state", frozen=True):
-    """Worker: the answer to a query; ``found`` is False if the address holds no state."""
+    """Worker: the answer to a query.
+
+    Attributes:
+        found: False if the address holds no state.
+        is_cut: of dead letters: there may be more than are said.
+    """
 
     query_id: int
     generation: int
     snapshot_id: int
     found: bool
     states: list[StateRow]
+    is_cut: bool = False
 
 
 class Welcome(msgspec.Struct, array_like=True, tag="welcome", frozen=True):
@@ -143,11 +149,14 @@ class EgressAck(msgspec.Struct, array_like=True, tag="egress_ack", frozen=True):
 
 
 class Query(msgspec.Struct, array_like=True, tag="query", frozen=True):
-    """Ingress: what is the state of this address, at once or as of the next commit?"""
+    """Ingress: what is the state of this address, at once or as of the next commit?
+
+    Dead letters are asked for in the same way, those of one id, or all if it is None.
+    """
 
     query_id: int
     function_type: str
-    id: str
+    id: str | None
     wait_commit: bool
 
 

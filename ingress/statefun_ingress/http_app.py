@@ -14,16 +14,19 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from statefun_ingress.asgi import Host, HotRoutes
+from statefun_ingress.asgi import Host, HotRoutes, RequestBody, refuse, unquote_part
 from statefun_ingress.bulk import check_id
+from statefun_ingress.config import BULK
 from statefun_ingress.dead_letters import (
     LISTED_DEFAULT,
     LISTED_MAX,
+    Wanted,
     chosen,
     commands,
     is_cut,
     letters_of,
     read_choice,
+    read_wanted,
     refusal,
     without_address,
 )
@@ -56,7 +59,7 @@ class AppHost(Host, Protocol):
         """Return figures for Prometheus."""
         ...
 
-    async def query_letters(self, id: str = "", function: str = "") -> list[State]:
+    async def query_letters(self, id: str | None = None, function: str = "") -> list[State]:
         """Return what every worker says of its dead letters, or raise RequestRefused (503)."""
         ...
 
@@ -76,6 +79,7 @@ class IngressApp(FastAPI):
             # Text of FastAPI's own; ours are problem+json.
             default_response_class=JSONResponse,
         )
+        self._host = host
         self._hot = HotRoutes(host)
         self.direct = self._hot
         """Of which ``BoundedProtocol`` takes the most frequent requests past ASGI."""
@@ -83,8 +87,16 @@ class IngressApp(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._hot.matches(scope["path"]):
             await self._hot(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+            return
+        if scope["type"] == "http":
+            try:
+                # The machinery takes a broken escape for the characters it is made of.
+                unquote_part(scope["raw_path"], "path")
+                unquote_part(scope["query_string"], "query")
+            except RequestRefused as refused:
+                await refuse(refused, RequestBody(receive, self._host.unread), send)
+                return
+        await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """Return the description of all routes, the hot ones included."""
@@ -123,24 +135,40 @@ def create_app(host: AppHost) -> IngressApp:
     async def dead_letters(
         limit: int = Query(default=LISTED_DEFAULT, ge=1, le=LISTED_MAX),
         function: str = Query(default=""),
-        id: str = Query(default=""),
+        id: str | None = Query(default=None, description="May be empty; of all ids if it is not there."),
     ) -> Response:
-        answers = await host.query_letters(id, function)
+        return await listed(Wanted(id, function, limit))
+
+    @app.post(
+        "/v1/dead-letters/list",
+        tags=["dead letters"],
+        summary="The same, with id, function and limit in a body: for an id that is too long for a URL",
+    )
+    async def list_letters(request: Request) -> Response:
+        return await listed(read_wanted(await body_of(request)))
+
+    async def listed(wanted: Wanted) -> Response:
+        answers = await host.query_letters(wanted.id, wanted.function)
         letters = letters_of(answers, host.registry)
-        found = {"dead_letters": letters[:limit], "count": len(letters), "more": is_cut(answers)}
+        found = {"dead_letters": letters[: wanted.limit], "count": len(letters), "more": is_cut(answers)}
         return JSONResponse(found)
 
+    async def body_of(request: Request) -> bytes:
+        length = request.headers.get("content-length", "").encode("latin-1")
+        body = RequestBody(request.receive, host.unread)
+        try:
+            return await body.read(length, host.config.bulk_bytes_max, BULK)
+        finally:
+            body.release()
+
     async def tell(action: str, request: Request) -> Response:
-        choice = read_choice(await request.body())
+        choice = read_choice(await body_of(request))
         by_name = choice.letters is not None
-        answers = []
-        if action == "redrive" or not by_name:
-            ids = {letter.id for letter in choice.letters or ()}
-            answers = await host.query_letters(ids.pop() if len(ids) == 1 else "", choice.function or "")
+        ids = {letter.id for letter in choice.letters or ()}
+        answers = await host.query_letters(ids.pop() if len(ids) == 1 else None, choice.function or "")
         found = letters_of(answers, host.registry)
-        letters = chosen(choice, found)
-        for letter in letters:
-            check_id(letter.id)
+        # Ids are what they are, empty or very long: letters are of messages that other functions sent.
+        letters = chosen(choice, found, are_all=not is_cut(answers))
         kept = without_address(letters, found) if action == "redrive" else []
         if kept and (by_name or len(kept) == len(letters)):
             raise refusal(kept)
@@ -181,7 +209,7 @@ def create_app(host: AppHost) -> IngressApp:
             default=[], alias="state", description="Only these; may be repeated."
         ),
     ) -> Response:
-        check_id(id)
+        check_id(id, host.config.id_bytes_max)
         target = host.registry.target(f"{namespace}/{type}")
         found = await host.query_state(target.typename, id, wait_commit=committed)
         headers = {

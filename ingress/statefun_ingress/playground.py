@@ -19,12 +19,13 @@ from statefun_ingress.asgi import (
     RequestBody,
     Scope,
     Send,
+    UnreadBodies,
     refuse,
     unquote_part,
 )
 from statefun_ingress.bulk import check_id
 from statefun_ingress.errors import LogFailed, RequestRefused
-from statefun_ingress.problems import Headers, refusal_of
+from statefun_ingress.problems import Headers, refusal_of, status_header
 from statefun_ingress.record import NO_PRODUCER, Events, encode_chunk
 from statefun_ingress.topics import PlaygroundTopics
 from statefun_ingress.values import STRING
@@ -41,7 +42,7 @@ class PlaygroundIngressApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        body = RequestBody(receive)
+        body = RequestBody(receive, self._host.unread)
         headers = dict(scope["headers"])
         try:
             value = await body.read(headers.get(b"content-length"), self._host.config.body_bytes_max)
@@ -52,12 +53,14 @@ class PlaygroundIngressApp:
         except Disconnected:
             return
         except RequestRefused as refused:
-            await refuse(refused, body, send, _said(refused.status))
+            await refuse(refused, body, send, status_header(refused.status))
         except LogFailed as error:
             told = refusal_of(error)
-            await refuse(told, body, send, _said(told.status))
+            await refuse(told, body, send, status_header(told.status))
         else:
             await _answer(send, 200, 200, b"")
+        finally:
+            body.release()
 
     def _address(self, raw_path: bytes) -> tuple[str, str]:
         parts = raw_path.removeprefix(b"/").removesuffix(b"/").split(b"/")
@@ -68,23 +71,29 @@ class PlaygroundIngressApp:
                 f"expected /<namespace>/<function name>/<id>, found {raw_path.decode('latin-1')[:200]!r}",
             )
         namespace, name, id = (unquote_part(part, "path") for part in parts)
-        check_id(id)
+        check_id(id, self._host.config.id_bytes_max)
         return self._host.registry.target(f"{namespace}/{name}").typename, id
 
 
 class PlaygroundEgressApp:
-    """ASGI: ``/<topic>``, any method; takes one record away."""
+    """ASGI: ``/<topic>``, any method; takes one record away, except HEAD, which only says that there is one."""
 
-    def __init__(self, topics: PlaygroundTopics) -> None:
+    def __init__(self, topics: PlaygroundTopics, unread: UnreadBodies) -> None:
         self._topics = topics
+        self._unread = unread
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        topic = scope["path"].removeprefix("/").removesuffix("/")
+        try:
+            topic = unquote_part(scope["raw_path"], "path").removeprefix("/").removesuffix("/")
+        except RequestRefused as refused:
+            await refuse(refused, RequestBody(receive, self._unread), send, status_header(refused.status))
+            return
         if topic not in self._topics.topics:
             await _answer(send, 200, 405, b"")
             return
-        payload = self._topics.take(topic)
+        # A HEAD request carries no record away, so it may not take one.
+        payload = self._topics.peek(topic) if scope["method"] == "HEAD" else self._topics.take(topic)
         await _answer(send, 200, 404 if payload is None else 200, (payload or "").encode())
 
 
@@ -99,10 +108,6 @@ def _typename(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 async def _answer(send: Send, status: int, said: int, body: bytes) -> None:
-    headers: Headers = [_said(said), (b"content-length", b"%d" % len(body))]
+    headers: Headers = [status_header(said), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _said(status: int) -> tuple[bytes, bytes]:
-    return b"status", b"%d" % status

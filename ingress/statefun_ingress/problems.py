@@ -43,11 +43,16 @@ def problem_headers(refused: RequestRefused, body: bytes) -> Headers:
     return headers
 
 
-def raw_problem(refused: RequestRefused) -> bytes:
+def status_header(status: int) -> tuple[bytes, bytes]:
+    """Return the header in which the playground says what became of a request."""
+    return b"status", b"%d" % status
+
+
+def raw_problem(refused: RequestRefused, *further_headers: tuple[bytes, bytes]) -> bytes:
     """Return a whole HTTP/1.1 answer that closes the connection, for refusals below ASGI."""
     body = problem_body(refused)
     lines = [b"HTTP/1.1 %d %s" % (refused.status, HTTPStatus(refused.status).phrase.encode())]
-    lines += [name + b": " + value for name, value in problem_headers(refused, body)]
+    lines += [name + b": " + value for name, value in [*problem_headers(refused, body), *further_headers]]
     lines += [b"connection: close", b"", body]
     return b"\r\n".join(lines)
 

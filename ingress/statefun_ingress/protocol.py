@@ -14,19 +14,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sys
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, cast
 
+from httptools import HttpParserInvalidMethodError
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from statefun_ingress.asgi import FUNCTIONS_PREFIX, HotRoutes
-from statefun_ingress.config import IngressConfig
+from statefun_ingress.config import HEADER, IngressConfig, how_to_raise
 from statefun_ingress.errors import RequestRefused
-from statefun_ingress.problems import Headers, raw_problem
+from statefun_ingress.problems import Headers, raw_problem, status_header
 
 logger = logging.getLogger(__name__)
+
+URL_BYTES_MAX: Final = 65_535
+"""The parser of URLs refuses longer ones as none."""
 
 _NEVER = math.inf
 _IDLE, _HEADERS, _BODY, _KEPT = range(4)
@@ -107,6 +112,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """One HTTP connection; subclassed with the limits by ``bounded_protocol``."""
 
     limits: IngressConfig
+    says_status = False
+    """Whether refusals have the playground's header of that name, too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -122,7 +129,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deadline = self.loop.time() + self.limits.header_timeout_s
         if len(self.connections) > self.limits.connections_max:
             transport.write(
-                raw_problem(
+                self._problem(
                     RequestRefused(
                         503,
                         "Too many connections",
@@ -160,6 +167,15 @@ class BoundedProtocol(HttpToolsProtocol):
                 framings += 1
         if size > self.limits.header_bytes_max:
             self._refuse(self._too_large())
+        if len(self.url) > URL_BYTES_MAX:
+            self._refuse(
+                RequestRefused(
+                    414,
+                    "The URL is too long",
+                    f"it has {len(self.url)} bytes, at most {URL_BYTES_MAX} can be parsed; send an event with a long id "
+                    "as a line of POST /v1/events",
+                )
+            )
         if framings > 1:
             # Two ways to tell where the body ends: a proxy may have picked the other one.
             self._refuse(
@@ -261,12 +277,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that the parser, or one of our limits, did not take."""
-        refused = self._refused or RequestRefused(
-            400,
-            "The request is not HTTP",
-            "it cannot be parsed as HTTP/1.1; check the client or the proxy before us",
-        )
-        self._give_up(refused)
+        self._give_up(self._refused or _unparsable(sys.exception()))
 
     def expire(self, now: float) -> None:
         """Close the connection if its deadline has passed."""
@@ -286,7 +297,8 @@ class BoundedProtocol(HttpToolsProtocol):
         return RequestRefused(
             431,
             "The headers are too large",
-            f"the request line and headers take more than {self.limits.header_bytes_max} bytes",
+            f"the request line and headers take more than {self.limits.header_bytes_max} bytes; send an event with a "
+            f"long id as a line of POST /v1/events, or {how_to_raise(HEADER)}",
         )
 
     def _give_up(self, refused: RequestRefused) -> None:
@@ -295,10 +307,30 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.response_complete or not cycle.response_started:
-            self.transport.write(raw_problem(refused))
+            self.transport.write(self._problem(refused))
         self.transport.close()
 
+    def _problem(self, refused: RequestRefused) -> bytes:
+        return raw_problem(refused, *([status_header(refused.status)] if self.says_status else []))
 
-def bounded_protocol(limits: IngressConfig) -> type[BoundedProtocol]:
+
+def _unparsable(error: BaseException | None) -> RequestRefused:
+    if isinstance(error, HttpParserInvalidMethodError):
+        # All the parser says is that it does not know the first word: that of another protocol, or a
+        # method that somebody has made up, which is HTTP and cannot be taken all the same.
+        return RequestRefused(
+            400,
+            "The request cannot be read",
+            "it cannot be parsed as HTTP/1.1: it does not begin with a method that is known here, such as GET, PUT or "
+            "POST; use one of these, or check the client or the proxy before us",
+        )
+    return RequestRefused(
+        400,
+        "The request is not HTTP",
+        "it cannot be parsed as HTTP/1.1; check the client or the proxy before us",
+    )
+
+
+def bounded_protocol(limits: IngressConfig, *, says_status: bool = False) -> type[BoundedProtocol]:
     """Return the protocol class for uvicorn, with the limits of one ingress."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits})
+    return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits, "says_status": says_status})

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import uvicorn
 
-from statefun_ingress.asgi import HotRoutes, Receive, Scope, Send
+from statefun_ingress.asgi import HotRoutes, Receive, Scope, Send, UnreadBodies
 from statefun_ingress.committer import Committer
 from statefun_ingress.config import IngressConfig
 from statefun_ingress.core import IngressCore
@@ -71,6 +71,7 @@ class IngressService:
             pending_max=config.pending_replies_max,
             topics=PlaygroundTopics(config.playground_topics),
         )
+        self.unread = UnreadBodies(config.unread_bytes_max)
         self._register = register
         self._hot = HotRoutes(self)
         self._refusal: RequestRefused | None = None
@@ -109,7 +110,7 @@ class IngressService:
             if config.playground_egress_port is not None:
                 bound = _bind(config.http_host, config.playground_egress_port, "the playground egress")
                 undo.callback(bound.close)
-                apps.append((bound, PlaygroundEgressApp(self.core.topics)))
+                apps.append((bound, PlaygroundEgressApp(self.core.topics, self.unread)))
                 self.playground_egress_address = bound.getsockname()[:2]
             if self._register is not None:
                 await self._register(self.core.log.log_id)
@@ -169,7 +170,9 @@ class IngressService:
         return _Server(
             uvicorn.Config(
                 app,
-                http=bounded_protocol(config),
+                http=bounded_protocol(
+                    config, says_status=isinstance(app, PlaygroundIngressApp | PlaygroundEgressApp)
+                ),
                 loop="none",
                 ws="none",
                 lifespan="off",
@@ -259,7 +262,7 @@ class IngressService:
             )
         return found
 
-    async def query_letters(self, id: str = "", function: str = "") -> list[State]:
+    async def query_letters(self, id: str | None = None, function: str = "") -> list[State]:
         """Return what every worker says of its dead letters, those of one id or function if it is given.
 
         Raises:
@@ -288,7 +291,7 @@ class IngressService:
             )
         return letters
 
-    def _ask(self, feed: Feed, function: str, id: str) -> asyncio.Future[State | None]:
+    def _ask(self, feed: Feed, function: str, id: str | None) -> asyncio.Future[State | None]:
         future: asyncio.Future[State | None] = self._loop.create_future()
 
         def settle(state: State | None) -> None:

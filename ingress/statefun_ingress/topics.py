@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 EGRESS_RECORD: Final = "io.statefun.playground/EgressRecord"
 """Type of the records that the playground's egress takes."""
 
+RECORD_BYTES_MAX: Final = 48 << 20
+"""Of one record: a frame to the ingress holds 64 MB."""
+
 TOPIC_RECORDS_MAX: Final = 1_048_576
 """Of one topic; when it is full new records are dropped, as in the original."""
 
@@ -39,6 +42,8 @@ def egress_problem(topics: Collection[str], typename: str, value: bytes | None) 
     """Return why a record cannot go to the playground's egress, or None if it can."""
     if typename != EGRESS_RECORD:
         return f"the playground egress takes records of type {EGRESS_RECORD}, not {typename!r}"
+    if value is not None and len(value) > RECORD_BYTES_MAX:
+        return f"the playground egress takes records of at most {RECORD_BYTES_MAX} bytes, not {len(value)}"
     try:
         record = _record_decoder.decode(value or b"")
     except msgspec.DecodeError as error:
@@ -90,6 +95,11 @@ class PlaygroundTopics:
             self.dropped & (self.dropped - 1) == 0
         ):  # the 1st, 2nd, 4th, ...: a full topic must not fill the log
             logger.warning("playground record dropped, %d so far: %s", self.dropped, why)
+
+    def peek(self, topic: str) -> str | None:
+        """Return the oldest record of a topic and leave it there; as `take`."""
+        queue = self._queues[topic]
+        return queue[0] if queue else None
 
     def take(self, topic: str) -> str | None:
         """Remove and return the oldest record of a topic, None when it is empty.

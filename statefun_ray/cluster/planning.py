@@ -10,8 +10,10 @@ import re
 import secrets
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from statefun_ingress.config import LIMITS
 from statefun_ray.cluster import registry
 from statefun_ray.cluster.clients import INSTALL, NOT_INSTALLED, all_problems, needs_kafka
 from statefun_ray.cluster.deployment import (
@@ -53,6 +55,7 @@ def plan_deployment(
     worker_cpus: float = WORKER_CPUS_DEFAULT,
     standbys: int | None = None,
     http: str = HTTP_DEFAULT,
+    http_limits: Mapping[str, int] | None = None,
     storage: str | None = None,
     log_dir: str | None = None,
     snapshot_interval: str | int | float = SNAPSHOT_INTERVAL_MS_DEFAULT / 1000,
@@ -107,8 +110,20 @@ def plan_deployment(
         sinks={egress: checked_storage(uri, f"--sink {egress}=URI") for egress, uri in (sinks or {}).items()},
         attached=attached,
         secret=secrets.token_bytes(32),
-        tuning=tuning or Tuning(),
+        tuning=_with_limits(tuning or Tuning(), http_limits or {}),
     )
+
+
+def _with_limits(tuning: Tuning, limits: Mapping[str, int]) -> Tuning:
+    settings = {}
+    for name, bytes_max in limits.items():
+        if name not in LIMITS:
+            raise BadSetting("--http-limit", name, f"one of {', '.join(LIMITS)}")
+        setting, most = LIMITS[name]
+        if not 1 <= bytes_max <= most:
+            raise BadSetting(f"--http-limit {name}", str(bytes_max), f"1 to {most}")
+        settings[setting] = bytes_max
+    return replace(tuning, ingress={**tuning.ingress, **settings})
 
 
 def _source_of(functions: StatefulFunctions | str | None, module: Module) -> AppSource:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import textwrap
 import threading
@@ -61,6 +62,14 @@ def add_run(commands: Any) -> None:
         "--http",
         metavar="HOST:PORT",
         help="where to take events; port 0 is any free one (default: 127.0.0.1:8080)",
+    )
+    run.add_argument(
+        "--http-limit",
+        action="append",
+        default=[],
+        metavar="NAME=BYTES",
+        help="what is taken there and by the playground: bodyBytesMax, bulkBytesMax, headerBytesMax or idBytesMax; may be "
+        "repeated (default: 16777216 for the first two, 65536 for the others)",
     )
     run.add_argument(
         "--storage",
@@ -138,6 +147,7 @@ def _run(arguments: argparse.Namespace) -> int:
         worker_cpus=arguments.worker_cpus,
         standbys=arguments.standbys,
         http=arguments.http,
+        http_limits=_limits(arguments.http_limit),
         storage=arguments.storage,
         log_dir=arguments.log_dir,
         snapshot_interval=arguments.snapshot_interval,
@@ -201,6 +211,18 @@ def _sinks(texts: Sequence[str]) -> dict[str, str]:
             )
         sinks[egress] = uri
     return sinks
+
+
+def _limits(texts: Sequence[str]) -> dict[str, int]:
+    from statefun_ray.cluster.errors import BadSetting
+
+    limits = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if not re.fullmatch("[0-9]{1,18}", number):
+            raise BadSetting("--http-limit", text, "NAME=BYTES, for example bodyBytesMax=33554432")
+        limits[name] = int(number)
+    return limits
 
 
 def _print_status(status: dict[str, Any]) -> None:

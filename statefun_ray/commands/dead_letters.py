@@ -13,13 +13,17 @@ from statefun_ray.commands.output import PROG, moment, print_json, print_table
 LETTERS_OF_ID_MAX: Final = 1_000
 """As many as an ingress says at once."""
 
+ID_SHOWN_CHARS_MAX: Final = 100
+"""Of an id in a table: every row is as wide as the widest."""
+
 
 def add_dead_letters(commands: Any) -> None:
     """Add ``dead-letters``."""
     letters = commands.add_parser(
         "dead-letters",
         help="messages that nobody could process: list, show, redrive, drop",
-        description="Messages that nobody could process. A letter is named ID/LETTER, as list shows it.",
+        description="Messages that nobody could process. A letter is named ID/LETTER, as list shows it, or /LETTER "
+        "if its id is empty.",
     )
     letters.add_argument("name", metavar="NAME")
     letters.add_argument("action", choices=("list", "show", "redrive", "drop"))
@@ -40,7 +44,7 @@ def _dead_letters(arguments: argparse.Namespace) -> int:
     named = []
     for text in arguments.letters:
         id, slash, letter = text.rpartition("/")
-        if not slash or not id or not letter:
+        if not slash or not letter:  # the id of a message between functions may be empty
             raise BadSetting("a letter", text, "ID/LETTER, as list shows it")
         named.append({"id": id, "letter": letter})
     client = HttpClient(operate.url_of(arguments.name, arguments.address))
@@ -70,6 +74,9 @@ def _dead_letters(arguments: argparse.Namespace) -> int:
         print_json({"action": arguments.action, "told": told, "more": has_more, "without_address": kept})
     else:
         print(f"{told} letter{'s' * (told != 1)} will be {what}")
+        gone = len(named) - told - kept
+        if gone > 0:
+            print(f"{gone} of those named {'is' if gone == 1 else 'are'} not there (any more)")
         if kept:
             print(
                 f"{kept} stay{'s' * (kept == 1)}: records that could not become messages have no address; drop them"
@@ -103,7 +110,7 @@ def _show_letters(client: Any, arguments: argparse.Namespace, named: Sequence[di
         return 0
     rows = [
         {
-            "letter": f"{letter['id']}/{letter['letter']}",
+            "letter": f"{_shown(letter['id'])}/{letter['letter']}",
             "function": letter["function"],
             "type": letter["type"],
             "attempts": letter["attempts"],
@@ -115,7 +122,13 @@ def _show_letters(client: Any, arguments: argparse.Namespace, named: Sequence[di
     print_table(rows, empty="no dead letters")
     if count > len(letters) or is_cut:
         print(f"{'at least ' * is_cut}{count - len(letters)} more")
+    if any(len(letter["id"]) > ID_SHOWN_CHARS_MAX for letter in letters):
+        print("an id with … in it is longer than that: --json has it in full")
     return 0
+
+
+def _shown(id: str) -> str:
+    return id if len(id) <= ID_SHOWN_CHARS_MAX else f"{id[: ID_SHOWN_CHARS_MAX - 1]}…"
 
 
 def _named_letters(

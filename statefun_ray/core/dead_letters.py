@@ -29,6 +29,9 @@ from statefun_ray.core.state import Table
 LISTED_MAX: Final = 1_000
 """Letters in one answer of a worker: more than a person reads at once."""
 
+LISTED_BYTES_MAX: Final = 16 << 20
+"""Likewise of all of them together, the first aside: the ingress refuses frames four times as large."""
+
 Rejected: TypeAlias = tuple[str, str, str, bytes | None, str]
 """``(target type, id of the letter, value type, value, why)`` of a record that can be no message."""
 
@@ -106,21 +109,25 @@ class DeadLetters:
         self._counters.unburied += 1
         return _decoder.decode(value)[0]
 
-    def listed(self, id: str, function_type: str = "") -> list[tuple[str, str, bytes | None]]:
-        """Return ``(letter/id, target type, row)`` of letters, oldest first, at most ``LISTED_MAX``.
+    def listed(
+        self, id: str | None, function_type: str = ""
+    ) -> tuple[list[tuple[str, str, bytes | None]], bool]:
+        """Return ``(letter/id, target type, row)`` of letters, oldest first, and whether there may be more.
 
         Args:
-            id: those kept under this id; all for "".
+            id: those kept under this id, which may be empty; all for None.
             function_type: those to this function; all for "".
         """
         listed: list[tuple[str, str, bytes | None]] = []
+        size_bytes = 0
         for letter, of_id in sorted(
-            (letter, of_id) for of_id, letter in self._table.live if id in ("", of_id)
+            (letter, of_id) for of_id, letter in self._table.live if id in (None, of_id)
         ):
             row = self._table.live[of_id, letter]
             target_type = _decoder.decode(row)[0][0]
             if function_type in ("", target_type):
+                size_bytes += len(of_id) + len(row)
+                if len(listed) == LISTED_MAX or (listed and size_bytes > LISTED_BYTES_MAX):
+                    return listed, True
                 listed.append((f"{letter}/{of_id}", target_type, row))
-                if len(listed) == LISTED_MAX:
-                    break
-        return listed
+        return listed, False

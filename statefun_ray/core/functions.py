@@ -17,7 +17,7 @@ from statefun_ray.core.expiry import lifetimes_of
 from statefun_ray.core.invoker import InlineCall, Invoker
 from statefun_ray.core.key_groups import owner_table
 from statefun_ray.core.lanes import AWAITING, INLINE, Lane
-from statefun_ray.core.metrics import FunctionMetrics
+from statefun_ray.core.metrics import FunctionMetrics, metrics_for
 from statefun_ray.core.remote_states import RemoteStates
 from statefun_ray.core.state import KeyedStore, Table, tables_of
 from statefun_ray.core.worker_config import WorkerConfig
@@ -61,7 +61,7 @@ class Functions:
         self.bound: dict[str, Bound] = {}
         """By function type."""
         self.metrics: dict[str, FunctionMetrics] = {}
-        """Of all that are bound."""
+        """Of all that are bound; many may be one together."""
         for name, spec in invoker.functions.items():
             tables = [store.add(table) for table in tables_of(name, spec)]
             refreshed = [table for table in tables if table.on_call]
@@ -70,7 +70,7 @@ class Functions:
 
     def _bind(self, function_type: str, tables: list[Table], refreshed: list[Table]) -> InlineCall | None:
         call = self._invoker.bind(function_type, tables)
-        metrics = self.metrics[function_type] = FunctionMetrics()
+        metrics = metrics_for(function_type, self.metrics)
         expires = any(table.is_stamped for table in tables)
         self.bound[function_type] = (call, tables, refreshed, metrics, expires)
         return call

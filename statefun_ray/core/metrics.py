@@ -28,6 +28,13 @@ PARKED_REPORTED_MAX: Final = 100
 RETRYING_REPORTED_MAX: Final = 20
 """Likewise of addresses that are tried again: enough to see what is wrong."""
 
+FUNCTIONS_APART_MAX: Final = 1_000
+"""Functions with figures of their own, the first of a generation: about 2 MB of them for each worker. Where an
+endpoint is for a whole namespace, names come from outside. Likewise of endpoints and lanes, which may be as many."""
+
+OTHERS: Final = "others"
+"""The label of all that came later, together. It is no typename."""
+
 Figure: TypeAlias = tuple[str, str, float]
 
 
@@ -46,6 +53,12 @@ class FunctionMetrics:
         self.out_egress = 0
         self.failures = 0
         """Attempts that had no effects: what was tried again counts again."""
+
+
+def metrics_for(function_type: str, known: dict[str, FunctionMetrics]) -> FunctionMetrics:
+    """Return where to count for a function that is new, and add it to those known."""
+    name = function_type if len(known) < FUNCTIONS_APART_MAX else OTHERS
+    return known.setdefault(name, FunctionMetrics())
 
 
 def label(name: str, value: str) -> str:
@@ -71,21 +84,25 @@ def waiting_figures(
     """Yield what waits for each function, and what is being run of it.
 
     Args:
-        function_types: all there are.
+        function_types: those with figures of their own, and `OTHERS` if there are more.
         busy: addresses, those that have been busy for longest first.
         in_flight: addresses with an invocation in flight.
     """
+    apart = dict.fromkeys(function_types)
     backlog: defaultdict[str, int] = defaultdict(int)
     blocked: defaultdict[str, int] = defaultdict(int)
     parked = Phase.PARKED
     for address in islice(busy, ADDRESSES_LOOKED_AT_MAX):
         # What is parked waits for a person and not for the function.
         if address.phase is not parked:
-            backlog[address.function_type] += len(address.waiting) - address.in_flight
+            name = address.function_type if address.function_type in apart else OTHERS
+            backlog[name] += len(address.waiting) - address.in_flight
             if address.is_full:
-                blocked[address.function_type] += 1
-    running = Counter(address.function_type for address in in_flight)
-    for function_type in function_types:
+                blocked[name] += 1
+    running = Counter(
+        address.function_type if address.function_type in apart else OTHERS for address in in_flight
+    )
+    for function_type in apart:
         labels = label("function", function_type)
         yield "statefun_function_num_backlog", labels, backlog[function_type]
         yield "statefun_function_num_blocked_address", labels, blocked[function_type]
@@ -94,12 +111,17 @@ def waiting_figures(
 
 def lane_figures(lanes: Iterable[Lane]) -> Iterator[Figure]:
     """Yield the figures of all lanes."""
-    for lane in lanes:
-        labels = label("lane", lane.name)
-        yield "statefun_lane_inflight_async_ops", labels, lane.in_flight
-        yield "statefun_lane_limit", labels, lane.limit
-        yield "statefun_lane_num_blocked_address", labels, len(lane.full)
-        yield "statefun_lane_is_down", labels, int(lane.is_down)
+    rows = [(lane.name, lane.in_flight, lane.limit, len(lane.full), int(lane.is_down)) for lane in lanes]
+    if len(rows) > FUNCTIONS_APART_MAX:
+        _, *columns = zip(*rows[FUNCTIONS_APART_MAX:], strict=True)
+        in_flight, limit, full, down = (sum(column) for column in columns)
+        rows[FUNCTIONS_APART_MAX:] = [(OTHERS, in_flight, limit, full, down)]
+    for name, in_flight, limit, full, down in rows:
+        labels = label("lane", name)
+        yield "statefun_lane_inflight_async_ops", labels, in_flight
+        yield "statefun_lane_limit", labels, limit
+        yield "statefun_lane_num_blocked_address", labels, full
+        yield "statefun_lane_is_down", labels, down
 
 
 def parked_rows(parked: Mapping[tuple[str, str], BusyAddress]) -> list[tuple[str, str, str, int]]:

@@ -274,13 +274,14 @@ class Worker:
 
     def _query(self, log_id: str, query: frames.Query) -> None:
         kind, _, of_function = query.function_type.partition("#")
+        is_cut = False
         if kind == DEAD_LETTERS:
-            states = self._letters.listed(query.id, of_function)
+            states, is_cut = self._letters.listed(query.id, of_function)
         else:
-            states = self._functions.states_of(query.function_type, query.id, self._now_ms)
+            states = self._functions.states_of(query.function_type, query.id or "", self._now_ms)
         found = any(value is not None for _, _, value in states)
         if query.wait_commit:
-            answer = frames.State(query.query_id, self.config.generation, 0, found, states)
+            answer = frames.State(query.query_id, self.config.generation, 0, found, states, is_cut)
             self._feeds.answer_committed(log_id, answer, self._cuts.last_cut)
         else:
             committed = self._cuts.last_committed
@@ -468,10 +469,10 @@ class Worker:
     def _succeeded(self, address: BusyAddress) -> None:
         count = self._addresses.succeeded(address)
         self.counters.applied += count
-        self._metrics[address.function_type].received += count
+        self._bound[address.function_type][3].received += count
 
     def _failed(self, address: BusyAddress, error: str) -> None:
-        self._metrics[address.function_type].failures += 1
+        self._bound[address.function_type][3].failures += 1
         is_over = self._addresses.failed(address, error, self._now_ms, self.config.retry_deadline_ms)
         if is_over or self.config.strict:
             self._give_up(address)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlsplit
 
 from statefun_sdk import BoolType, DoubleType, IntType, LongType, StringType, Type
 from statefun_sdk.types import JSON_TYPENAME
@@ -164,13 +164,19 @@ class HttpClient:
             "PUT", f"/v1/functions/{quote(target)}/{quote(id, safe='')}", data, headers, producer
         )
 
-    def dead_letters(self, *, function: str = "", id: str = "", limit: int = 100) -> dict[str, Any]:
+    def dead_letters(self, *, function: str = "", id: str | None = None, limit: int = 100) -> dict[str, Any]:
         """Return ``{"dead_letters": [...], "count": …, "more": …}``, oldest first.
 
-        ``more`` is true when a worker has more than it says at once: then ``count`` is too low.
+        ``more`` is true when a worker may have more than it says at once: then ``count`` is too low.
+
+        Args:
+            function: those to one function; to all for "".
+            id: those of one id, which may be empty or very long; of all for None.
+            limit: how many.
         """
-        query = urlencode({"function": function, "id": id, "limit": limit})
-        found: dict[str, Any] = self._request("GET", f"/v1/dead-letters?{query}", b"", {}, None).data
+        wanted = json.dumps({"function": function, "id": id, "limit": limit}).encode()
+        headers = {"content-type": "application/json"}
+        found: dict[str, Any] = self._request("POST", "/v1/dead-letters/list", wanted, headers, None).data
         return found
 
     def tell_dead_letters(self, action: str, choice: Mapping[str, Any]) -> ToldLetters:

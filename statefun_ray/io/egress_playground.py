@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Final
 
 from statefun_ingress import frames
+from statefun_ingress.topics import PublishedRow
 from statefun_ray.core.outbox import EgressRow
 from statefun_ray.io.egress import SinkUnavailable
+
+FRAME_BYTES_SOFT: Final = 16 << 20
+"""A frame is closed once its rows are about this large: the ingress refuses frames four times as large."""
 
 ANSWER_S: Final = 5.0
 """For an acknowledgement: the ingress may be starting again."""
@@ -45,13 +49,13 @@ class PlaygroundSink:
         """
         waits = []
         for shard, rows in batch:
-            ack_id = next(self._ack_ids)
-            acknowledged: Future[None] = Future()
-            self._waiting[ack_id] = acknowledged
-            waits.append((ack_id, acknowledged))
-            plain = [(sequence, typename, value) for sequence, _, typename, value in rows]
-            frame = frames.encode_frame(frames.EgressRows(ack_id, shard, plain))
-            self._loop.call_soon_threadsafe(self._send_or_fail, frame, acknowledged)
+            for plain in _framed(rows):
+                ack_id = next(self._ack_ids)
+                acknowledged: Future[None] = Future()
+                self._waiting[ack_id] = acknowledged
+                waits.append((ack_id, acknowledged))
+                frame = frames.encode_frame(frames.EgressRows(ack_id, shard, plain))
+                self._loop.call_soon_threadsafe(self._send_or_fail, frame, acknowledged)
         try:
             for _, acknowledged in waits:
                 acknowledged.result(ANSWER_S)
@@ -78,6 +82,20 @@ class PlaygroundSink:
     def _send_or_fail(self, frame: bytes, acknowledged: Future[None]) -> None:
         if not self._send(frame):
             _fail(acknowledged, "the ingress is not connected")
+
+
+def _framed(rows: Sequence[EgressRow]) -> Iterator[list[PublishedRow]]:
+    """Yield rows in frames that are not too large; their order is that of the connection."""
+    plain: list[PublishedRow] = []
+    size_bytes = 0
+    for sequence, _, typename, value in rows:
+        if plain and size_bytes + len(value or b"") > FRAME_BYTES_SOFT:
+            yield plain
+            plain, size_bytes = [], 0
+        plain.append((sequence, typename, value))
+        size_bytes += len(value or b"")
+    if plain:
+        yield plain
 
 
 def _fail(waiting: Future[None], why: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from statefun_checkpoints.layout import ingress_path
 from statefun_checkpoints.store import ObjectStore
-from statefun_ingress.config import IngressConfig
+from statefun_ingress.config import LIMITS, IngressConfig
 from statefun_ingress.errors import CannotListen
 from statefun_ingress.files import OsLogFiles
 from statefun_ingress.log import IngressLog
@@ -85,8 +85,7 @@ class IngressHost:
                 http_host=config.http_host,
                 http_port=config.http_port,
                 feed_host=config.feed_host,
-                **_playground_settings(config.module),
-                **config.settings,
+                **{**_module_settings(config.module), **config.settings},
             ),
             log,
             self._registry,
@@ -189,8 +188,8 @@ def _url(address: tuple[str, int]) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _playground_settings(module: Module) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
+def _module_settings(module: Module) -> dict[str, Any]:
+    settings: dict[str, Any] = {LIMITS[name][0]: bytes_max for name, bytes_max in module.http_limits.items()}
     if module.playground_ingress is not None:
         settings["playground_port"] = module.playground_ingress.port
     if module.playground_egress is not None:

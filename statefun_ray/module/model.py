@@ -188,6 +188,8 @@ class Module:
     playground_ingress: PlaygroundIngress | None = None
     http_ingress: str = ""
     """``io.statefun-ray.v1/http-ingress``, a kind of ours: ``HOST:PORT``; the command line wins."""
+    http_limits: Mapping[str, int] = field(default_factory=dict)
+    """Of that kind: those of ``statefun_ingress.config.LIMITS`` that are set; the command line wins."""
     kafka_egresses: tuple[KafkaEgress, ...] = ()
     playground_egress: PlaygroundEgress | None = None
     file_egresses: tuple[FileEgress, ...] = ()

@@ -6,6 +6,7 @@ import re
 from typing import Final, Literal, cast
 from urllib.parse import urlsplit
 
+from statefun_ingress.config import LIMITS
 from statefun_ray.module.fields import Field
 from statefun_ray.module.model import FailurePolicy, FileEgress
 from statefun_ray.module.parts import Parts
@@ -41,8 +42,15 @@ def _is_dotted_name(text: str) -> bool:
 
 def read_http_ingress(spec: Field, parts: Parts) -> None:
     """Read one ``io.statefun-ray.v1/http-ingress``."""
-    listen = spec.section("a mapping with listen", ("listen",)).need("listen", _LISTEN)
+    section = spec.section("a mapping with listen and limits", ("listen", *LIMITS))
     parts.claim("http-ingress", "", spec)
+    for name, (_, most) in LIMITS.items():
+        limit = section.get(name)
+        if limit is not None:
+            parts.http_limits[name] = limit.integer(f"a number of bytes, 1 to {most}", least=1, most=most)
+    if section.get("listen") is None and parts.http_limits:
+        return
+    listen = section.need("listen", _LISTEN)
     text = listen.text(_LISTEN)
     match = _ADDRESS.fullmatch(text)
     if text and (match is None or int(match[1]) > _PORT_MAX):

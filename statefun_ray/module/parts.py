@@ -28,6 +28,7 @@ class Parts:
         self.playground_ingress: PlaygroundIngress | None = None
         self.playground_egress: PlaygroundEgress | None = None
         self.http_ingress = ""
+        self.http_limits: dict[str, int] = {}
         self.failure_policy = FailurePolicy()
         self.places: dict[tuple[str, str], Place] = {}
         """Who has clients, and a property of theirs -> where it is said; the id for the property ""."""
@@ -61,6 +62,7 @@ class Parts:
             kafka_ingresses=tuple(self.kafka_ingresses),
             playground_ingress=self.playground_ingress,
             http_ingress=self.http_ingress,
+            http_limits=self.http_limits,
             kafka_egresses=tuple(self.kafka_egresses),
             playground_egress=self.playground_egress,
             file_egresses=tuple(self.file_egresses),

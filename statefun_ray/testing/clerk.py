@@ -81,7 +81,7 @@ class Clerk:
                     self._read(choice, letters_of(answers, self._registry))
 
         for feed in feeds:
-            core.query_letters(feed, function, "", answered)
+            core.query_letters(feed, function, None, answered)
 
     def _read(self, choice: Choice, letters: list[dict[str, Any]]) -> None:
         rng = self.simulation.rng

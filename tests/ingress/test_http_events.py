@@ -103,7 +103,6 @@ async def raw_request(ingress: Ingress, data: bytes) -> tuple[int, bytes]:
 REFUSALS: list[tuple[str, str | None, bytes, int, str]] = [
     ("n/any/", "application/json", b"1", 400, "an address needs an id"),
     ("n/any/%ff", "application/json", b"1", 400, "percent-encode the UTF-8 bytes of the id"),
-    ("n/any/" + "x" * 5000, "application/json", b"1", 400, "at most 4096"),
     ("n/any/k", "application/json", b"{", 400, "send one valid UTF-8 JSON value"),
     ("n/any/k", "application/json", b"[" * 1000 + b"]" * 1000, 400, "more than 128 deep"),
     ("n/json/k", "application/vnd.t/j", b"{", 400, "JSON"),
@@ -130,6 +129,21 @@ async def test_what_cannot_be_accepted_is_refused_with_a_text_that_helps(
         with subtests.test(path=path, content_type=content_type):
             assert text in problem(await ingress.put(path, body, content_type), status)
             assert ingress.service.core.log.end_seq == 0
+
+
+async def test_a_broken_escape_is_refused_wherever_it_is(ingress: Ingress, subtests: pytest.Subtests) -> None:
+    for target in (
+        "PUT /v1/functions/n/any/x%zz",
+        "PUT /v1/functions/n/an%y/x",
+        "GET /v1/state/n/any/x%",
+        "GET /v1/dead-letters?id=x%4",
+    ):
+        with subtests.test(target=target):
+            head = f"{target} HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: 1\r\nconnection: close"
+            status, answer = await raw_request(ingress, f"{head}\r\n\r\n1".encode())
+            assert status == 400
+            assert b"a percent sign itself is written %25" in answer
+    assert ingress.service.core.log.end_seq == 0
 
 
 async def test_other_methods_are_refused_naming_those_allowed(ingress: Ingress) -> None:
@@ -302,12 +316,17 @@ async def test_a_bulk_body_must_say_that_it_is_ndjson(ingress: Ingress, subtests
             assert "send application/x-ndjson" in problem(response, 415)
 
 
-async def test_bulk_bodies_being_read_are_bounded(start: Start) -> None:
-    ingress = await start(bulk_unread_bytes_max=1_000)
-    line = b'{"target":"n/any","id":"k","value":"%s"}\n' % (b"x" * 500)
+async def test_bodies_being_read_are_bounded(start: Start) -> None:
+    ingress = await start(unread_bytes_max=1_000_000)
+    line = b'{"target":"n/any","id":"k","value":"%s"}\n' % (b"x" * 500_000)
+    large = b'"' + b"x" * 2_000_000 + b'"'
 
-    assert "at most 1000 may be" in problem(await ingress.bulk(line * 5), 429)
-    assert (await ingress.bulk(line)).status_code == 202
+    for _ in range(3):
+        assert "at most 1000000 may" in problem(await ingress.bulk(line * 5), 429)
+        assert "at most 1000000 may" in problem(await ingress.put("n/any/k", large), 429)
+        assert (await ingress.bulk(line)).status_code == 202
+        assert (await ingress.put("n/any/k", large[:800_000] + b'"')).status_code == 202
+    assert ingress.service.unread.size_bytes == 0
 
 
 # --- size -------------------------------------------------------------------------------
@@ -316,9 +335,22 @@ async def test_bulk_bodies_being_read_are_bounded(start: Start) -> None:
 async def test_a_body_that_announces_too_much_is_refused_and_the_client_can_read_why(start: Start) -> None:
     ingress = await start(body_bytes_max=1_000, bulk_bytes_max=3_000)
 
-    assert "has 1001 bytes, at most 1000" in problem(await ingress.put("n/any/k", b"x" * 1_001), 413)
-    assert "at most 3000" in problem(await ingress.bulk(b"x" * 2_000_000), 413)
+    body = problem(await ingress.put("n/any/k", b"x" * 1_001), 413)
+    assert "has 1001 bytes, at most 1000" in body
+    assert "--http-limit bodyBytesMax=BYTES of 'statefun-ray run'" in body
+    bulk = problem(await ingress.bulk(b"x" * 2_000_000), 413)
+    assert "at most 3000" in bulk
+    assert "raise bulkBytesMax, with" in bulk
     assert (await ingress.put("n/any/k", b'"' + b"x" * 998 + b'"')).status_code == 202
+
+
+async def test_an_id_is_as_long_as_its_limit_and_no_longer(start: Start) -> None:
+    ingress = await start(id_bytes_max=5_000)
+
+    assert (await ingress.put("n/any/" + "x" * 5_000)).status_code == 202
+    detail = problem(await ingress.put("n/any/" + "x" * 5_001), 400)
+    assert "takes 5001 bytes, at most 5000" in detail
+    assert "raise idBytesMax, with" in detail
 
 
 async def test_a_chunked_body_is_refused_once_it_is_too_large(start: Start) -> None:

@@ -94,18 +94,28 @@ async def test_large_headers_are_refused_whatever_their_form(
 ) -> None:
     end = b"content-length: 1\r\n\r\n1"
     forms = {
-        "one": HEAD + b"x: " + b"y" * 17_000 + b"\r\n" + end,
-        "many": HEAD + b"x: y\r\n" * 4_000 + end,
-        "path": b"PUT /v1/functions/n/any/" + b"k" * 17_000 + b" HTTP/1.1\r\nhost: x\r\n" + end,
+        "one": HEAD + b"x: " + b"y" * 70_000 + b"\r\n" + end,
+        "many": HEAD + b"x: y\r\n" * 12_000 + end,
+        "path": b"PUT /v1/functions/n/any/" + b"k" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n" + end,
     }
     for name, data in forms.items():
         with subtests.test(form=name):
             (answer,) = await exchange(ingress, data)
-            assert "more than 16384 bytes" in detail(answer, 431)
+            assert "more than 65536 bytes; send" in detail(answer, 431)
     with subtests.test(form="one that never ends"):
-        (answer,) = await exchange(ingress, HEAD + b"x: ", more=b"y" * 8_000, every_s=0.01)
-        assert "more than 16384 bytes" in detail(answer, 431)
+        (answer,) = await exchange(ingress, HEAD + b"x: ", more=b"y" * 30_000, every_s=0.01)
+        assert "more than 65536 bytes; send" in detail(answer, 431)
     assert ingress.service.core.log.end_seq == 0
+
+
+async def test_a_longer_url_than_can_be_parsed_is_refused_as_that(start: Start) -> None:
+    ingress = await start(header_bytes_max=1 << 20)
+    (answer,) = await exchange(
+        ingress, b"PUT /v1/functions/n/any/" + b"k" * 70_000 + b" HTTP/1.1\r\ncontent-length: 0\r\n\r\n"
+    )
+    assert "at most 65535 can be parsed; send an event with a long id as a line of POST" in detail(
+        answer, 414
+    )
 
 
 async def test_an_ambiguous_end_of_the_body_is_refused(ingress: Ingress, subtests: pytest.Subtests) -> None:

@@ -28,6 +28,7 @@ class Shop:
         functions = StatefulFunctions()
         functions.register("shop/cart", self._cart, [ValueSpec("count", IntType)])
         functions.register("shop/till", self._cart, [ValueSpec("count", IntType)])
+        functions.register("shop/relay", self._relay)
         self.app = LocalApplication(
             functions, name="shop", snapshot_interval_s=0.1, worker={"retry_deadline_ms": 100}
         )
@@ -36,6 +37,11 @@ class Shop:
         if not self.is_mended:
             raise ValueError(f"{message.as_string()} is too much")
         context.storage.count = (context.storage.count or 0) + 1
+
+    def _relay(self, context: Context, message: Message) -> None:
+        """Send on to an id that no client may send to: services of other SDKs may."""
+        id, sent = "" if context.address.id == "-" else "x" * 70_000, message.typed_value
+        context.send(Message._of("shop/cart", id, sent.typename, sent.value))
 
     def fail(self, *ids: str, function: str = "shop/cart") -> None:
         """Make a letter for each id, and wait for them."""
@@ -116,9 +122,33 @@ def test_show_finds_a_letter_behind_all_that_are_said_at_once(
         printed, _ = said(capsys, "show", name)
         assert f"id: {id}" in printed.splitlines()
 
-    # As many as are said at once, of one id: then it may be there all the same.
+    # More than are said at once, of one id: then it may be there all the same.
+    shop.fail("ada")
     _, complaints = said(capsys, "show", "ada/9999999999999999", code=1)
     assert "no letter ada/9999999999999999 among the oldest 1 of this id" in complaints
+
+
+@pytest.mark.parametrize("id", ["", "x" * 70_000], ids=["empty", "70 KB"])
+def test_a_letter_of_an_id_that_no_client_may_name_is_named_here(
+    shop: Shop, capsys: pytest.CaptureFixture[str], id: str
+) -> None:
+    shop.app.send("shop/relay", id[:1] or "-", "poison")
+    shop.app.wait_until(lambda: shop.letter_count == len(IDS) + 1)
+    name = shop.names()[id]
+    assert name.startswith(f"{id}/")
+
+    rows = said(capsys, "list")[0].splitlines()
+    assert max(map(len, rows)) < 300
+    assert any(row.startswith(f"{id[:99]}{'…' if id else ''}/") for row in rows)
+    assert f"id: {id}" in said(capsys, "show", name)[0].splitlines()
+    assert said(capsys, "redrive", name)[0] == "1 letter will be delivered once more\n"
+    shop.app.wait_until(lambda: shop.names().get(id, name) != name)  # it has failed again
+    assert said(capsys, "drop", shop.names()[id])[0] == "1 letter will be dropped\n"
+    shop.app.wait_until(lambda: shop.letter_count == len(IDS))
+    assert said(capsys, "drop", name)[0].splitlines() == [
+        "0 letters will be dropped",
+        "1 of those named is not there (any more)",
+    ]
 
 
 def test_redrive_delivers_the_letters_that_are_named_once_more(
@@ -156,6 +186,7 @@ def test_drop_throws_away_those_of_one_function(shop: Shop, capsys: pytest.Captu
     [
         (["show"], "ID/LETTER, as list shows it"),
         (["show", "ada"], "'ada'"),
+        (["show", "ada/"], "'ada/'"),
         (["drop"], "--function TYPE, or --all"),
         (["redrive", "--all", "--function", "shop/cart"], "--function TYPE, or --all"),
         (["drop", f"ada/{FIRST}", "--all"], "--function TYPE, or --all"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import urllib.request
 
+import pytest
+
 from statefun_ray.local import LocalApplication
 from statefun_sdk import StatefulFunctions
 from statefun_sdk.protocol import ToFunction
@@ -48,6 +50,34 @@ def test_the_page_counts_what_was_done() -> None:
         assert found[f'{per_function}_latency_ms_bucket{{{counter},le="+Inf"}}'] == requests
         assert found[f"{per_function}_latency_ms_count{{{counter}}}"] == requests
         assert found["statefun_worker_dead_letters_total"] == 0
+
+
+def requests_of(label: str, found: dict[str, float]) -> list[float]:
+    return [value for name, value in found.items() if f"remote_invocation_requests_total{{{label}=" in name]
+
+
+@pytest.mark.parametrize("endpoint_count", [1, 20])
+def test_functions_that_nobody_has_named_do_not_make_the_page_long(
+    monkeypatch: pytest.MonkeyPatch, endpoint_count: int
+) -> None:
+    monkeypatch.setattr("statefun_ray.core.metrics.FUNCTIONS_APART_MAX", 5)
+    monkeypatch.setattr("statefun_ray.io.remote.invoker.FUNCTIONS_APART_MAX", 5)
+    several = StatefulFunctions()
+    for number in range(1, 21):
+        several.register(f"shop/{number}", lambda _context, _message: None)
+    with serving(several) as service:
+        # With the function in the host each is an endpoint of its own; nobody listens at most of them.
+        host = "127.0.0.1" if endpoint_count == 1 else "127.0.0.{function.name}"
+        with LocalApplication(module=module(f"http://{host}:{service.port}"), workers=1) as app:
+            for number in range(1, 21):
+                app.send(f"shop/{number}", "1", "x")
+            app.wait_until(lambda: sum(requests_of("function", page(app))) >= 20)
+            found = page(app)
+    assert len(requests_of("function", found)) == 6
+    assert len(requests_of("endpoint", found)) == min(endpoint_count, 6)
+    assert sum(requests_of("endpoint", found)) == sum(requests_of("function", found))
+    assert sum(key.startswith("statefun_function_in_total{") for key in found) == 6
+    assert sum(key.startswith("statefun_lane_limit{") for key in found) <= 6
 
 
 def test_the_functions_of_one_endpoint_have_their_own_figures() -> None:

@@ -12,6 +12,7 @@ from urllib.error import HTTPError
 
 import pytest
 
+from statefun_ingress.config import IngressConfig
 from statefun_ray.io.egress_file import read_egress
 from statefun_ray.local import LocalApplication
 from statefun_ray.module.model import (
@@ -110,6 +111,27 @@ def test_records_are_published_once_whatever_dies() -> None:
         app.snapshot()
         assert sorted(found) == sorted(f"Hello {number}, 1" for number in range(60))
         assert take(app, "greetings") == (404, "")
+
+
+@pytest.mark.slow
+def test_a_record_as_large_as_may_be_goes_all_the_way() -> None:
+    name = "x" * (IngressConfig.body_bytes_max - 20)
+    with LocalApplication(functions, module=MODULE, snapshot_interval_s=0.1) as app:
+        assert put(app, "Bob", name) == 200
+        [payload] = taken(app, "greetings", 1)
+        assert payload == f"Hello {name}, 1"
+        app.restart(workers=1)
+        assert app.state("example/person", "Bob") == {"visits": 1}
+
+
+def test_limits_are_those_of_the_module_and_those_of_the_start_win() -> None:
+    module = replace(MODULE, http_limits={"bodyBytesMax": 100, "idBytesMax": 5})
+    with LocalApplication(functions, module=module, ingress={"body_bytes_max": 200}) as app:
+        assert put(app, "Bob", "x" * 150) == 200
+        with pytest.raises(HTTPError, match="413"):
+            put(app, "Bob", "x" * 200)
+        with pytest.raises(HTTPError, match="400"):
+            put(app, "Robert", "x")
 
 
 @pytest.mark.parametrize("where", ["embedded", "remote"])

@@ -106,6 +106,8 @@ class Service:
         self.state = EndpointState(name, client.manners.connections_max)
         self.told: tuple[int, bool] = (self.state.limit(0), False)
         self.timer: asyncio.TimerHandle | None = None
+        self.others = Metrics()
+        """Of its functions that have no figures of their own."""
 
 
 class Call:

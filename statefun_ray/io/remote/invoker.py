@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Final, Protocol
 
 from statefun_checkpoints.model import StateSpec
 from statefun_ray.core.effects import Invoke
 from statefun_ray.core.invoker import InvocationEffects, LaneSpec
 from statefun_ray.core.message import Message
-from statefun_ray.core.metrics import Figure, label
+from statefun_ray.core.metrics import FUNCTIONS_APART_MAX, OTHERS, Figure, label
 from statefun_ray.core.state import Table
 from statefun_ray.io.remote.call import Call, Function, Outcome, Service, StrictCall, clock_ms
 from statefun_ray.io.remote.codec import Egresses
@@ -112,7 +113,10 @@ class RemoteInvoker:
         except BadUrl as error:
             target = error  # of this name only: said to every batch, as nothing else can be done with it
         endpoint = self._endpoint(spec, function_type)
-        self._functions[function_type] = Function(function_type, endpoint, target, tables, self._egresses)
+        function = Function(function_type, endpoint, target, tables, self._egresses)
+        if len(self._functions) >= FUNCTIONS_APART_MAX:
+            function.metrics = endpoint.others
+        self._functions[function_type] = function
 
     def start(self, invoke: Invoke) -> None:
         """Run a batch; what becomes of it is told by `take_outcomes`."""
@@ -210,12 +214,24 @@ class RemoteInvoker:
 
     def figures(self) -> list[Figure]:
         """Return what Prometheus may know of the services."""
+        functions = {
+            name: function.metrics for name, function in islice(self._functions.items(), FUNCTIONS_APART_MAX)
+        }
+        served = {name: [endpoint.others] for name, endpoint in self._endpoints.items()}
+        for name, metrics in functions.items():
+            served[self._functions[name].service.name].append(metrics)
+        if len(self._functions) > FUNCTIONS_APART_MAX:
+            functions[OTHERS] = total(endpoint.others for endpoint in self._endpoints.values())
+        endpoints = {name: total(served[name]) for name in islice(served, FUNCTIONS_APART_MAX)}
+        if len(served) > FUNCTIONS_APART_MAX:
+            endpoints[OTHERS] = total(
+                each for name in islice(served, FUNCTIONS_APART_MAX, None) for each in served[name]
+            )
         result: list[Figure] = []
-        for name, endpoint in self._endpoints.items():
-            served = [each.metrics for each in self._functions.values() if each.service is endpoint]
-            result += figures_of(ENDPOINT_FIGURES, label("endpoint", name), total(served))
-        for name, function in self._functions.items():
-            result += figures_of(FUNCTION_FIGURES, label("function", name), function.metrics)
+        for name, metrics in endpoints.items():
+            result += figures_of(ENDPOINT_FIGURES, label("endpoint", name), metrics)
+        for name, metrics in functions.items():
+            result += figures_of(FUNCTION_FIGURES, label("function", name), metrics)
         return result
 
     def close(self) -> None:

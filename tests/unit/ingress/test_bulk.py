@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statefun_ingress.bulk import ID_BYTES_MAX, BulkParser
+from statefun_ingress.bulk import BulkParser
 from statefun_ingress.errors import RequestRefused
 from statefun_ingress.record import CHUNK_EVENTS_MAX, Events, decode_chunk
 from statefun_ingress.registry import FunctionInfo, Registry
@@ -22,7 +22,7 @@ REGISTRY = Registry(
 
 
 def parse(*pieces: bytes, line_bytes_max: int = 10_000) -> list[tuple[str, str, str, str, str, bytes | None]]:
-    parser = BulkParser(REGISTRY, line_bytes_max)
+    parser = BulkParser(REGISTRY, line_bytes_max, id_bytes_max=4_096)
     for piece in pieces:
         parser.receive(piece)
     rows = []
@@ -71,7 +71,7 @@ def test_the_pieces_a_body_arrives_in_do_not_matter(size: int, count: int) -> No
 
 
 def test_many_events_come_in_bounded_chunks() -> None:
-    parser = BulkParser(REGISTRY, 10_000)
+    parser = BulkParser(REGISTRY, 10_000, 4_096)
     parser.receive(b'{"target":"n/int","id":"i","value":1}\n' * (2 * CHUNK_EVENTS_MAX + 1))
 
     assert [len(events) for events, _ in parser.finish()] == [CHUNK_EVENTS_MAX, CHUNK_EVENTS_MAX, 1]
@@ -127,7 +127,10 @@ def test_a_bad_line_far_into_the_body_is_numbered_from_the_start() -> None:
 def test_a_line_longer_than_an_event_may_be_is_refused_before_it_ends() -> None:
     error = refused(GOOD, b'{"target":"n/any","id":"i","value":"' + b"x" * 300, line_bytes_max=200)
 
-    assert (error.status, error.detail) == (413, "line 2 has more than 200 bytes, the limit for one event")
+    assert error.status == 413
+    assert error.detail.startswith(
+        "line 2 has more than 200 bytes, the limit for one event; raise bodyBytesMax, with"
+    )
 
 
 def test_a_value_too_large_within_one_piece_is_refused() -> None:
@@ -140,9 +143,11 @@ def test_a_value_too_large_within_one_piece_is_refused() -> None:
 
 
 def test_an_id_too_long_is_refused() -> None:
-    line = json.dumps({"target": "n/any", "id": "é" * ID_BYTES_MAX, "value": 1}).encode()
+    line = json.dumps({"target": "n/any", "id": "é" * 4_096, "value": 1}).encode()
 
-    assert "at most 4096" in refused(line, line_bytes_max=100_000).detail
+    detail = refused(line, line_bytes_max=100_000).detail
+    assert "takes 8192 bytes, at most 4096" in detail
+    assert "--http-limit idBytesMax=BYTES" in detail
 
 
 @pytest.mark.parametrize("body", [b"", b"\n\n", b"   \n"])

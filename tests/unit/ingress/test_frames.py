@@ -37,7 +37,7 @@ WORKER_FRAMES: list[tuple[WorkerFrame, list[object]]] = [
         Figures([("n", "", 1.0)], 9, [("n/t", "i", 2, 5, 0, "no")]),
         ["figures", [["n", "", 1.0]], 9, [["n/t", "i", 2, 5, 0, "no"]]],
     ),
-    (State(1, 2, 3, True, [("s", "t/x", b"v")]), ["state", 1, 2, 3, True, [["s", "t/x", b"v"]]]),
+    (State(1, 2, 3, True, [("s", "t/x", b"v")]), ["state", 1, 2, 3, True, [["s", "t/x", b"v"]], False]),
 ]
 INGRESS_FRAMES: list[tuple[IngressFrame, list[object]]] = [
     (Welcome("l", "l.1", 5), ["welcome", "l", "l.1", 5]),

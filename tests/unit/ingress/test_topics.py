@@ -67,5 +67,13 @@ def test_what_is_no_record_of_the_playground_is_told(typename: str, value: bytes
     assert said in problem
 
 
+def test_a_record_that_no_frame_holds_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("statefun_ingress.topics.RECORD_BYTES_MAX", 30)
+    assert egress_problem(["a"], EGRESS_RECORD, record("a", "x")) is None
+    problem = egress_problem(["a"], EGRESS_RECORD, record("a", "x" * 30))
+    assert problem is not None
+    assert "at most 30 bytes" in problem
+
+
 def test_a_record_has_no_problem() -> None:
     assert egress_problem(["a"], EGRESS_RECORD, record("a", "ä")) is None

@@ -79,6 +79,9 @@ def test_a_wrong_command_exits_with_2(argv: list[str]) -> None:
         (["examples.greeter.main:functions", "--name", "A B"], "lower-case letters"),
         (["examples.greeter.main:functions", "--storage", "ftp://x"], "s3://bucket/prefix"),
         (["examples.greeter.main:functions", "--sink", "x"], "NAMESPACE/NAME=URI"),
+        (["examples.greeter.main:functions", "--http-limit", "bodyBytesMax"], "NAME=BYTES"),
+        (["examples.greeter.main:functions", "--http-limit", "body=5"], "one of bodyBytesMax, bulkBytesMax"),
+        (["examples.greeter.main:functions", "--http-limit", "idBytesMax=0"], "1 to 1048576"),
     ],
 )
 def test_run_refuses_what_cannot_work_and_says_what_can(

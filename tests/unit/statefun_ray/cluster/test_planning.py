@@ -38,6 +38,14 @@ def test_an_interval_is_a_text_or_seconds(interval: str | float, ms: int) -> Non
     assert plan_deployment(functions, snapshot_interval=interval).snapshot_interval_ms == ms
 
 
+def test_limits_of_the_ingress_are_settings_of_it() -> None:
+    deployment = plan_deployment(functions, http_limits={"bodyBytesMax": 5, "idBytesMax": 7})
+    assert deployment.tuning.ingress == {"body_bytes_max": 5, "id_bytes_max": 7}
+    for limits in ({"bodyBytesMax": 0}, {"body_bytes_max": 5}):
+        with pytest.raises(BadSetting, match="--http-limit"):
+            plan_deployment(functions, http_limits=limits)
+
+
 def test_there_is_a_standby_for_every_worker_unless_said_otherwise() -> None:
     assert plan_deployment(functions, workers=3).standbys == 3
     assert plan_deployment(functions, workers=3, standbys=0).standbys == 0

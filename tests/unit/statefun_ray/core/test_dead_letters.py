@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from statefun_checkpoints.model import DEAD
+from statefun_ray.core import dead_letters
 from statefun_ray.core.dead_letters import Rejected, command, letter_of
 from statefun_ray.core.message import DEAD_LETTERS, Message
 from statefun_ray.core.splits import split_name
@@ -37,9 +38,9 @@ def told(id: str, value: bytes) -> Message:
     return (DEAD_LETTERS, id, "", "", "", value)
 
 
-def letters(worker: Actor, id: str = "") -> list[tuple[str, str]]:
+def letters(worker: Actor, id: str | None = None) -> list[tuple[str, str]]:
     """Return ``(letter/id, function type)``."""
-    return [(name, function) for name, function, _ in worker.core._letters.listed(id)]
+    return [(name, function) for name, function, _ in worker.core._letters.listed(id)[0]]
 
 
 def test_only_the_message_that_fails_is_buried() -> None:
@@ -119,6 +120,31 @@ def test_a_letter_that_never_was_a_message_is_not_delivered_and_can_be_dropped()
     assert letters(worker) == []
     counters = worker.core.counters
     assert counters.admitted + counters.emitted == counters.applied
+
+
+def test_letters_of_the_empty_id_are_asked_for_as_those_of_any_other() -> None:
+    worker = actor()
+    worker.admit(message("a/keep", "", "p"), message("a/keep", "1", "p"))
+    worker.run()
+    [(name, _)] = letters(worker, "")
+    assert name.endswith("/")
+    assert len(letters(worker)) == 2
+
+
+def test_a_list_ends_before_it_is_too_large_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = actor()
+    SICK.add("p" * 500)
+    worker.admit(*(message("a/keep", str(number), "p" * 500) for number in range(3)))
+    worker.run()
+    listed = worker.core._letters.listed
+    assert (len(listed(None)[0]), listed(None)[1]) == (3, False)
+    monkeypatch.setattr(dead_letters, "LISTED_BYTES_MAX", 2_600)
+    assert (len(listed(None)[0]), listed(None)[1]) == (2, True)
+    monkeypatch.setattr(dead_letters, "LISTED_BYTES_MAX", 100)
+    assert (len(listed(None)[0]), listed(None)[1]) == (1, True)  # one is said however large it is
+    assert listed("2")[1] is False
+    monkeypatch.setattr(dead_letters, "LISTED_MAX", 1)
+    assert listed("2")[1] is False
 
 
 def test_letters_are_in_the_snapshot() -> None:

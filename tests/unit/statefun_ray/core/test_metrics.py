@@ -8,6 +8,7 @@ import pytest
 
 from statefun_ray.core import metrics
 from statefun_ray.core.invoker import LaneSpec
+from statefun_ray.core.lanes import Lane
 from tests.unit.statefun_ray.core.staging import Actor, Call, Script, message
 
 
@@ -71,6 +72,34 @@ def test_no_more_addresses_are_looked_at_than_that(monkeypatch: pytest.MonkeyPat
 
     assert of(worker, "num_backlog") == {"far/one": 8}  # two of the ten are in flight
     assert worker.core.backlog == 50
+
+
+def test_functions_beyond_that_have_figures_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The names behind far/* come from outside, and nobody knows how many they are.
+    monkeypatch.setattr(metrics, "FUNCTIONS_APART_MAX", 4)
+    worker = actor()
+    worker.admit(*(message(f"far/{name}", "1", "x") for name in range(6) for _ in range(3)))
+    worker.turn()
+    own = {"far/0": 3, "far/1": 3}
+    assert of(worker, "num_backlog") == {"others": 12}  # the lane takes two
+    assert of(worker, "inflight_async_ops") == {"far/0": 1, "far/1": 1}
+    while worker.invokes:
+        worker.finish()
+        worker.turn()
+    assert of(worker, "in_total") == {**own, "others": 12}
+
+
+def test_lanes_beyond_that_have_figures_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "FUNCTIONS_APART_MAX", 1)
+    lanes = [Lane(name, limit, batch_max=1) for name, limit in (("a", 2), ("b", 3), ("c", 4))]
+    lanes[1].in_flight = lanes[2].in_flight = 2
+    lanes[2].is_down = True
+    found = {(name, labels): value for name, labels, value in metrics.lane_figures(lanes)}
+    assert found["statefun_lane_limit", 'lane="a"'] == 2
+    assert found["statefun_lane_limit", 'lane="others"'] == 7
+    assert found["statefun_lane_inflight_async_ops", 'lane="others"'] == 4
+    assert found["statefun_lane_is_down", 'lane="others"'] == 1
+    assert len(found) == 8
 
 
 def test_dead_letters_are_counted_also_when_they_are_gone_again() -> None:

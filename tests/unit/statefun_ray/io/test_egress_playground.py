@@ -42,6 +42,16 @@ async def test_rows_are_published_when_each_frame_is_acknowledged() -> None:
     assert len({frame.ack_id for frame in wire.sent}) == 2
 
 
+async def test_rows_are_framed_before_a_frame_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress_playground, "FRAME_BYTES_SOFT", 10)
+    rows: list[EgressRow] = [
+        (seq, "e/e", "a/b", b"x" * size) for seq, size in enumerate((4, 4, 4, 30, 1, 9, 1))
+    ]
+    wire = Wire()
+    await asyncio.to_thread(wire.sink.publish, [(1, rows)])
+    assert [[row[0] for row in frame.rows] for frame in wire.sent] == [[0, 1], [2], [3], [4, 5], [6]]
+
+
 async def test_an_ingress_that_is_not_there_is_tried_again() -> None:
     wire = Wire(is_open=False)
     with pytest.raises(SinkUnavailable, match="not connected"):

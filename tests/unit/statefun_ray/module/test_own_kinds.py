@@ -51,6 +51,27 @@ def test_it_listens_at_a_host_and_a_port(listen: str) -> None:
     assert error_of(document(HTTP, f"listen: {listen}"))[0] == "spec.listen"
 
 
+def test_the_http_ingress_has_limits_with_and_without_an_address() -> None:
+    module = module_of(document(HTTP, "listen: h:1\nbodyBytesMax: 50_331_648\nidBytesMax: 100"))
+    assert (module.http_ingress, module.http_limits) == (
+        "h:1",
+        {"bodyBytesMax": 48 << 20, "idBytesMax": 100},
+    )
+    module = module_of(document(HTTP, "bulkBytesMax: 1\nheaderBytesMax: 2"))
+    assert (module.http_ingress, module.http_limits) == ("", {"bulkBytesMax": 1, "headerBytesMax": 2})
+
+
+@pytest.mark.parametrize("setting", ["bodyBytesMax: 0", "bodyBytesMax: 50331649", "idBytesMax: 1 KB"])
+def test_other_limits_are_refused(setting: str) -> None:
+    key, _, text = error_of(document(HTTP, f"listen: h:1\n{setting}"))
+    assert key == f"spec.{setting.partition(':')[0]}"
+    assert "a number of bytes, 1 to " in text
+
+
+def test_an_http_ingress_that_says_nothing_is_refused() -> None:
+    assert error_of(document(HTTP, "{}"))[0] == "spec.listen"
+
+
 def test_there_is_one_http_ingress() -> None:
     text = document(HTTP, "listen: h:1")
     key, line, words = error_of(text, text)
