@@ -55,6 +55,20 @@ class BadSetting(UserError):
         return f"{self.setting} is {self.found!r}; expected {self.expected}"
 
 
+class BadChoice(UserError):
+    """It is not clear which dead letters are meant."""
+
+    def __init__(self, action: str, ways: int) -> None:
+        super().__init__(action, ways)
+        self.action, self.ways = action, ways
+
+    def __str__(self) -> str:
+        if self.action == "show":
+            return "which letter is to be shown? name it as list does: ID/LETTER"
+        found = "in several ways at once" if self.ways else "not at all"
+        return f"{self.action} which letters? they are named {found}; give ID/LETTER …, or --function TYPE, or --all"
+
+
 class BadModule(UserError):
     """A module.yaml cannot be used; one line for each error in it."""
 

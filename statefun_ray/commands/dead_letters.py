@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from statefun_ray.commands.applications import add_address
@@ -38,9 +39,12 @@ def add_dead_letters(commands: Any) -> None:
 
 def _dead_letters(arguments: argparse.Namespace) -> int:
     from statefun_ray.cluster import operate
-    from statefun_ray.cluster.errors import BadSetting
+    from statefun_ray.cluster.errors import BadChoice, BadSetting
     from statefun_ray.io.client import HttpClient, RequestFailed
+    from statefun_sdk.address import check_qualified
 
+    if arguments.function:
+        check_qualified(arguments.function, "--function")
     named = []
     for text in arguments.letters:
         id, slash, letter = text.rpartition("/")
@@ -57,9 +61,7 @@ def _dead_letters(arguments: argparse.Namespace) -> int:
         if arguments.all:
             choice["all"] = True
         if len(choice) != 1:
-            raise BadSetting(
-                arguments.action, "nothing or several things", "letters by name, --function TYPE, or --all"
-            )
+            raise BadChoice(arguments.action, len(choice))
         told, has_more, kept = client.tell_dead_letters(arguments.action, choice)
     except RequestFailed as error:
         print(f"{PROG}: {error}", file=sys.stderr)
@@ -69,12 +71,12 @@ def _dead_letters(arguments: argparse.Namespace) -> int:
         return 1
     finally:
         client.close()
+    gone = len(named) - told - kept
     what = "delivered once more" if arguments.action == "redrive" else "dropped"
     if arguments.json:
         print_json({"action": arguments.action, "told": told, "more": has_more, "without_address": kept})
     else:
         print(f"{told} letter{'s' * (told != 1)} will be {what}")
-        gone = len(named) - told - kept
         if gone > 0:
             print(f"{gone} of those named {'is' if gone == 1 else 'are'} not there (any more)")
         if kept:
@@ -83,14 +85,14 @@ def _dead_letters(arguments: argparse.Namespace) -> int:
             )
         if has_more:
             print("there are more: say it once more when these are gone")
-    return 0
+    return 1 if gone > 0 else 0
 
 
 def _show_letters(client: Any, arguments: argparse.Namespace, named: Sequence[dict[str, str]]) -> int:
-    from statefun_ray.cluster.errors import BadSetting
+    from statefun_ray.cluster.errors import BadChoice
 
     if arguments.action == "show" and not named:
-        raise BadSetting("show", "no letter", "ID/LETTER, as list shows it")
+        raise BadChoice("show", 0)
     if named:
         letters, missing = _named_letters(client, named, arguments.function or "")
         if missing:
@@ -106,7 +108,7 @@ def _show_letters(client: Any, arguments: argparse.Namespace, named: Sequence[di
             if arguments.json:
                 print_json(letter)
             else:
-                print("\n".join(f"{name}: {value}" for name, value in letter.items()))
+                print("\n".join(_lines_of(letter)))
         return 0
     rows = [
         {
@@ -125,6 +127,26 @@ def _show_letters(client: Any, arguments: argparse.Namespace, named: Sequence[di
     if any(len(letter["id"]) > ID_SHOWN_CHARS_MAX for letter in letters):
         print("an id with … in it is longer than that: --json has it in full")
     return 0
+
+
+def _lines_of(letter: dict[str, Any]) -> Iterator[str]:
+    """Yield what there is to say of a letter, for people: times as they are read, bytes as text if they are any."""
+    for name, value in letter.items():
+        if name.endswith("_ms"):
+            yield f"{name.removesuffix('_ms').replace('_', ' ')}: {moment(value)}"
+        elif name == "base64" and (text := _text_in(base64.b64decode(value))):
+            yield f"value: {text}"
+        else:
+            yield f"{name}: {value}"
+
+
+def _text_in(value: bytes) -> str:
+    """Return bytes as text; nothing if they are not all text, and of one line."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return ""
+    return text if text.isprintable() else ""
 
 
 def _shown(id: str) -> str:

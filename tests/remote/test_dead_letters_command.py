@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from statefun_ray.cli import main
 from statefun_ray.cluster import registry
 from statefun_ray.local import LocalApplication
-from statefun_sdk import Context, IntType, Message, StatefulFunctions, ValueSpec
+from statefun_sdk import Context, IntType, Message, StatefulFunctions, ValueSpec, simple_type
 
 IDS = ("ada", "bob", "with/slash")
 FIRST = "0000000000000001"
@@ -109,7 +110,19 @@ def test_show_says_everything_of_the_letters_named(shop: Shop, capsys: pytest.Ca
     assert "id: with/slash" in lines
     assert "function: shop/cart" in lines
     assert "value: poison" in lines
+    assert any(re.fullmatch(r"last failed: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", line) for line in lines)
     assert "error: ValueError: poison is too much" in lines
+
+
+def test_show_says_the_value_of_another_type_as_text_if_it_is_text(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add = simple_type("shop/add", bytes, bytes)
+    shop.app.send("shop/till", "json", b'{"item": "shoes"}', type=add)
+    shop.app.send("shop/till", "bytes", b"\x00\xff", type=add)
+    shop.app.wait_until(lambda: shop.letter_count == len(IDS) + 2)
+    for id, line in (("json", 'value: {"item": "shoes"}'), ("bytes", "base64: AP8=")):
+        assert line in said(capsys, "show", shop.names()[id])[0].splitlines()
 
 
 def test_show_finds_a_letter_behind_all_that_are_said_at_once(
@@ -145,7 +158,7 @@ def test_a_letter_of_an_id_that_no_client_may_name_is_named_here(
     shop.app.wait_until(lambda: shop.names().get(id, name) != name)  # it has failed again
     assert said(capsys, "drop", shop.names()[id])[0] == "1 letter will be dropped\n"
     shop.app.wait_until(lambda: shop.letter_count == len(IDS))
-    assert said(capsys, "drop", name)[0].splitlines() == [
+    assert said(capsys, "drop", name, code=1)[0].splitlines() == [
         "0 letters will be dropped",
         "1 of those named is not there (any more)",
     ]
@@ -184,11 +197,15 @@ def test_drop_throws_away_those_of_one_function(shop: Shop, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["show"], "ID/LETTER, as list shows it"),
+        (["show"], "which letter is to be shown? name it as list does: ID/LETTER"),
         (["show", "ada"], "'ada'"),
         (["show", "ada/"], "'ada/'"),
-        (["drop"], "--function TYPE, or --all"),
-        (["redrive", "--all", "--function", "shop/cart"], "--function TYPE, or --all"),
+        (
+            ["drop"],
+            "drop which letters? they are named not at all; give ID/LETTER …, or --function TYPE, or --all",
+        ),
+        (["redrive", "--all", "--function", "shop/cart"], "in several ways at once"),
+        (["list", "--function", "nope"], "'nope'"),
         (["drop", f"ada/{FIRST}", "--all"], "--function TYPE, or --all"),
     ],
 )

@@ -10,6 +10,7 @@ from statefun_sdk.errors import StateFunError
 EXAMPLES: list[StateFunError] = [
     errors.BadTarget("a:b", "there is none", "look"),
     errors.BadSetting("--workers", "0", "1 or more"),
+    errors.BadChoice("drop", 2),
     errors.BadModule(("module.yaml:3: kind: found nothing",)),
     errors.ClusterUnreachable("host:1", "refused"),
     errors.ClusterOpen("host:1", 3),
