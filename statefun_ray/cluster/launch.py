@@ -44,7 +44,7 @@ from statefun_ray.cluster.errors import (
 )
 from statefun_ray.cluster.ingress_actor import IngressActor
 from statefun_ray.cluster.watch import Watch
-from statefun_ray.io.adoption import Adoption, adopt
+from statefun_ray.io.adoption import Adoption, adopt, last_origin, note_origin
 from statefun_ray.io.ports import choose_ports, try_port
 
 logger = logging.getLogger(__name__)
@@ -155,13 +155,14 @@ def start(
     adoption, has_waited = _adopt(deployment, store, say)
     _check_log_folder(deployment.log_dir)
     deployment = _with_ports(deployment, LISTEN_AGAIN_S if has_waited else 0.0)
-    _say_what_goes_on(deployment, adoption, say)
+    _say_what_goes_on(deployment, store, adoption, say)
     cluster = _connect(deployment, address, say)
     try:
         application = _deploy(deployment, cluster, allow_open_cluster=allow_open_cluster, say=say)
     except BaseException:
         cluster.leave()
         raise
+    _note_origin(store, deployment.origin)
     registry.write_note(
         registry.Note(
             name=deployment.name,
@@ -343,15 +344,31 @@ def _adopt(deployment: Deployment, store: ObjectStore, say: Callable[[str], None
         time.sleep(0.1)
 
 
-def _say_what_goes_on(deployment: Deployment, adoption: Adoption, say: Callable[[str], None]) -> None:
-    newest = adoption.newest
-    after = f"goes on from snapshot {newest.snapshot_id} of" if newest is not None else "is new in"
-    say(f"{deployment.name} {after} {deployment.storage}")
+def _say_what_goes_on(
+    deployment: Deployment, store: ObjectStore, adoption: Adoption, say: Callable[[str], None]
+) -> None:
+    name, storage, newest = deployment.name, deployment.storage, adoption.newest
+    after = f" (from {deployment.named_after})" if deployment.named_after else ""
+    goes_on = f"goes on from snapshot {newest.snapshot_id} of" if newest is not None else "new in"
+    say(f"name {name}{after}, {goes_on} {storage}")
+    last = last_origin(store)
+    if deployment.named_after and last and last != deployment.origin:
+        say(
+            f"warning: {storage} was last used by {last}; {deployment.origin} goes on with its state, because both have "
+            f"the name {name} by default; to keep two applications apart, give them names: --name"
+        )
     if adoption.is_new_log:
         say(
             f"note: no log that this application has read is in {deployment.log_dir}, so a new one begins there; "
             "nothing that was accepted is missing, but requests that a producer repeats from before are not recognised"
         )
+
+
+def _note_origin(store: ObjectStore, origin: str) -> None:
+    try:
+        note_origin(store, origin)
+    except CheckpointsError as error:
+        logger.warning("who started this application could not be noted: %s", error)
 
 
 def _with_ports(deployment: Deployment, patience_s: float = 0.0) -> Deployment:

@@ -58,8 +58,12 @@ def plan_deployment(
     attached: bool = False,
     sinks: Mapping[str, str] | None = None,
     tuning: Tuning | None = None,
+    file: str = "",
 ) -> Deployment:
     """Return what `run` with these arguments deploys.
+
+    Args:
+        file: of an application that is only a module.yaml.
 
     Raises:
         UserError: an argument cannot be used.
@@ -70,7 +74,11 @@ def plan_deployment(
     if not source.targets and not module.endpoints:
         raise BadSetting("run", "nothing to run", "module:functions, or --module FILE with functions in it")
     _check_clients(module)
-    name = checked_name(name if name is not None else name_for(source))
+    named_after = ""
+    if name is None:
+        named_after = "the folder of the module" if file else "the module"
+        name = name_of_module(file) if file else name_for(source)
+    name = checked_name(name)
     host, port = parse_http(http)
     kept = registry.home() / name
     if not 0 < worker_cpus < math.inf:
@@ -97,6 +105,8 @@ def plan_deployment(
         attached=attached,
         secret=secrets.token_bytes(32),
         tuning=tuning or Tuning(),
+        named_after=named_after,
+        origin=_path_of(file) if file else f"{', '.join(source.targets)} in {source.sys_path[-1]}",
     )
 
 
@@ -140,8 +150,12 @@ def load_module(files: Sequence[str]) -> Module:
 
 def name_of_module(file: str) -> str:
     """Return the name of an application that is only a module.yaml: that of its folder."""
-    folder = Path(file.removeprefix("file://").removeprefix("file:")).absolute().parent.name
+    folder = Path(_path_of(file)).parent.name
     return re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:48].strip("-") or "app"
+
+
+def _path_of(file: str) -> str:
+    return str(Path(file.removeprefix("file://").removeprefix("file:")).absolute())
 
 
 def _check_clients(module: Module) -> None:

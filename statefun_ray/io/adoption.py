@@ -15,7 +15,7 @@ from typing import Final
 
 from statefun_checkpoints.commit_log import LogReader
 from statefun_checkpoints.errors import JobMismatch, NoApplication
-from statefun_checkpoints.layout import INGRESS_PREFIX, ingress_path, parse_ingress
+from statefun_checkpoints.layout import INGRESS_PREFIX, ORIGIN, ingress_path, parse_ingress
 from statefun_checkpoints.model import Entry
 from statefun_checkpoints.retention import trim_positions
 from statefun_checkpoints.store import ObjectStore, run_store
@@ -171,7 +171,7 @@ def known_logs(store: ObjectStore) -> tuple[str, Entry | None, list[KnownLog]]:
         log_id = parse_ingress(path)
         if log_id is None:
             continue
-        said = _registration(store.get(path))
+        said = _texts(store.get(path))
         found.append(
             KnownLog(log_id, said.get("node", ""), said.get("directory", ""), positions.get(log_id, 0))
         )
@@ -234,7 +234,17 @@ def give_up(store: ObjectStore, log: KnownLog) -> str:
     )
 
 
-def _registration(data: bytes | None) -> dict[str, str]:
+def last_origin(store: ObjectStore) -> str:
+    """Return where the program came from that started the application last; empty if nobody has said so."""
+    return _texts(store.get(ORIGIN)).get("origin", "")
+
+
+def note_origin(store: ObjectStore, origin: str) -> None:
+    """Say where the program comes from that has started the application."""
+    store.put(ORIGIN, json.dumps({"format": 1, "origin": origin}, indent=1).encode())
+
+
+def _texts(data: bytes | None) -> dict[str, str]:
     try:
         found = json.loads(data or b"")
     except ValueError:

@@ -18,7 +18,7 @@ from statefun_ray.cluster import launch
 from statefun_ray.cluster.deployment import Deployment
 from statefun_ray.cluster.errors import AddressUnusable, LogInUse, PortTaken
 from statefun_ray.cluster.planning import plan_deployment
-from statefun_ray.io.adoption import LogsMissing
+from statefun_ray.io.adoption import LogsMissing, adopt
 from statefun_ray.io.ports import PORTS
 from statefun_ray.module.model import Module, PlaygroundEgress, PlaygroundIngress
 
@@ -109,3 +109,20 @@ def test_a_storage_of_another_application_is_refused(deployment: Deployment) -> 
 
     with pytest.raises(JobMismatch):
         launch.start(deployment, say=lambda _line: None)
+
+
+def test_a_start_says_whose_state_it_goes_on_with(deployment: Deployment) -> None:
+    store, said = open_store(deployment.storage), list[str]()
+    first = replace(
+        deployment, name="shop", named_after="the folder of the module", origin="/a/shop/module.yaml"
+    )
+    second = replace(first, origin="/b/shop/module.yaml")
+
+    for starting in (first, first, second, replace(first, named_after="")):
+        launch._say_what_goes_on(starting, store, adopt(store, deployment.log_dir, "shop"), said.append)
+        launch._note_origin(store, starting.origin)
+
+    new = f"name shop (from the folder of the module), new in {deployment.storage}"
+    assert said[:3] == [new, new, new]
+    assert "was last used by /a/shop/module.yaml; /b/shop/module.yaml goes on with its state" in said[3]
+    assert said[4:] == [f"name shop, new in {deployment.storage}"], "a chosen name is meant"
