@@ -66,7 +66,7 @@ def run(
         LaunchError: a port, CPUs, the storage or the cluster are not as they must be.
     """
     from statefun_ray.cluster.deployment import HTTP_DEFAULT
-    from statefun_ray.cluster.planning import load_module, name_of_module, plan_deployment
+    from statefun_ray.cluster.planning import load_module, plan_deployment
     from statefun_ray.module.model import NO_MODULE
 
     files = [module] if isinstance(module, str) else list(module)
@@ -74,7 +74,8 @@ def run(
     deployment = plan_deployment(
         functions,
         module=described,
-        name=name if name is not None or functions is not None or not files else name_of_module(files[0]),
+        name=name,
+        file=files[0] if files and functions is None else "",
         workers=workers,
         worker_cpus=worker_cpus,
         standbys=standbys,

@@ -27,11 +27,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from statefun_checkpoints.errors import CheckpointError, advised
 from statefun_checkpoints.store import ObjectStore, open_store
+from statefun_ingress.errors import LogLocked
 from statefun_ray.core.control import SnapshotWanted
 from statefun_ray.core.coordinator import CoordinatorConfig
 from statefun_ray.core.effects import Stopped
 from statefun_ray.core.key_groups import EGRESS_SHARDS_DEFAULT, KEY_GROUP_COUNT_DEFAULT
+from statefun_ray.io.adoption import LogsMissing, adopt
 from statefun_ray.io.client import HttpClient, Reply
 from statefun_ray.io.coordinator_host import CoordinatorHost, CoordinatorHostConfig
 from statefun_ray.io.egress import DEFAULT_SINK_PREFIX
@@ -154,9 +157,22 @@ class LocalApplication:
                 target=self._loop.run_forever, name=f"{self.name}-loop", daemon=True
             )
             self._thread.start()
+        try:
+            adopt(self.store, self._log_dir, self.name)
+        except (LogsMissing, CheckpointError, LogLocked) as error:
+            raise ApplicationFailed(
+                advised(error) if isinstance(error, CheckpointError) else str(error)
+            ) from None
         self._http_port_now, self._module_now = choose_ports(self._http_host, self._http_port, self.module)
-        self._start_ingress()
+        # Only an application that has claimed a generation goes on for good, and may register a log.
         self._start_coordinator()
+        self._wait(lambda: self.status()["generation"] > 0, self._start_timeout_s, "claimed")
+        try:
+            self._start_ingress()
+        except BaseException:
+            self.crash()
+            raise
+        self._tell_logs()
         self._wait(lambda: self.status()["phase"] == "running", self._start_timeout_s, "running")
         return self
 
@@ -178,7 +194,7 @@ class LocalApplication:
                     f"no final snapshot within {STOP_TIMEOUT_S:g} s, so it was ended without; last error: {last_error}"
                 ) from None
             self._end_coordinator()
-            self._end_ingress()
+            self._end_ingress((stopped.details.get("last_snapshot") or {}).get("positions"))
             if stopped.error:
                 raise ApplicationFailed(stopped.error)
 
@@ -403,7 +419,6 @@ class LocalApplication:
         self._call(coordinator.start(), self._start_timeout_s)
         assert self._loop is not None
         self._running = asyncio.run_coroutine_threadsafe(coordinator.run(), self._loop)
-        self._tell_logs()
 
     def _new_spawner(self) -> LocalSpawner:
         def make(
@@ -434,12 +449,12 @@ class LocalApplication:
             self._running.result(30)
         self._coordinator = self._spawner = self._running = None
 
-    def _end_ingress(self) -> None:
+    def _end_ingress(self, read_to: Mapping[str, int] | None = None) -> None:
         if self._client is not None:
             self._client.close()
             self._client = None
         if self._ingress is not None:
-            self._call(self._ingress.close(), 30)
+            self._call(self._ingress.close(read_to), 30)
             self._ingress = None
 
     def _call(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:

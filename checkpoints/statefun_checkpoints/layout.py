@@ -7,6 +7,7 @@
     log/0000000042/0000000000000042017.json      slot 42017; a thousand slots to a folder
     data/g0000007/n0000000042/w003.delta.arrow   part of worker 3, snapshot 42, generation 7
     ingress/<log id>.json                        registration of an ingress log
+    origin.json                                  where the program came from that started it last
     probe/<nonce>                                written and removed at start-up
 
 Numbers are zero padded, so names sort as numbers do. A data name holds generation and
@@ -23,6 +24,7 @@ from statefun_checkpoints.model import PartKind
 
 JOB = "job.json"
 BOUNDARY = "boundary.json"
+ORIGIN = "origin.json"
 LOG_PREFIX = "log/"
 DATA_PREFIX = "data/"
 INGRESS_PREFIX = "ingress/"

@@ -84,9 +84,14 @@ class FeedServer:
         for connection in list(self.connections):
             connection.flush()
 
+    def advance_idle(self) -> None:
+        """Tell every worker how far the log has been read for it."""
+        self.core.feeds.advance_idle()
+        self.flush()
+
     def tick(self, now: float) -> None:
         """Move idle positions on and close connections that never said hello."""
-        self.core.feeds.advance_idle()
+        self.advance_idle()
         for connection in list(self.connections):
             if connection.feed.hello is None and now > connection.hello_deadline:
                 connection.feed.close(f"no hello within {HELLO_TIMEOUT_S:g} s")

@@ -45,7 +45,7 @@ EVENTS_AT_ONCE: Final = 1_000
 """Events of our own in one record of the log."""
 
 Register = Callable[[str], Awaitable[None]]
-"""Makes a log id known to whoever restores the application; awaited before anything is accepted."""
+"""Makes a log id known to whoever restores the application; awaited before anything is accepted. Or takes that back."""
 
 
 class IngressService:
@@ -57,10 +57,17 @@ class IngressService:
         registry: the functions of the application.
         register: awaited with the log's id before the first event can be accepted, so that
             no acknowledged event is ever in a log nobody knows of.
+        unregister: awaited with the log's id when it is closed and holds nothing unread.
     """
 
     def __init__(
-        self, config: IngressConfig, log: IngressLog, registry: Registry, *, register: Register | None = None
+        self,
+        config: IngressConfig,
+        log: IngressLog,
+        registry: Registry,
+        *,
+        register: Register | None = None,
+        unregister: Register | None = None,
     ) -> None:
         self.config = config
         self.registry = registry
@@ -73,6 +80,7 @@ class IngressService:
         )
         self.unread = UnreadBodies(config.unread_bytes_max)
         self._register = register
+        self._unregister = unregister
         self._hot = HotRoutes(self)
         self._refusal: RequestRefused | None = None
         self._is_draining = False
@@ -140,11 +148,18 @@ class IngressService:
         """Refuse new events from now on (503), and say so on /readyz."""
         self._is_draining = True
         self._update_admission()
+        if self._is_started:
+            # The last snapshot is near: let it say how far the log has been read.
+            self._feeds.advance_idle()
 
-    async def stop(self) -> None:
+    async def stop(self, read_to: int = 0) -> None:
         """Refuse new events, finish those under way, close everything.
 
         Requests that still wait for a reply are answered 202: their event is accepted.
+
+        Args:
+            read_to: everything below this sequence is in a committed snapshot. A log that ends there is not
+                needed any more, and nobody has to look for it.
         """
         if not self._is_started:
             return
@@ -163,7 +178,11 @@ class IngressService:
             await serving
         await self._feeds.stop()
         await self._committer.stop()
-        await self._loop.run_in_executor(None, self.core.log.close)
+        log = self.core.log
+        if self._unregister is not None and log.failure is None and log.end_seq <= read_to:
+            # Before the log is closed: until then nobody else can open it, register it and accept.
+            await self._unregister(log.log_id)
+        await self._loop.run_in_executor(None, log.close)
 
     def _server(self, app: ASGI) -> _Server:
         config = self.config

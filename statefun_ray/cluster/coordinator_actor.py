@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 INGRESS_RETRY_S: Final = 0.05
 """Between two attempts to ask a restarting ingress where its feed is."""
 
+CLAIM_LOOK_S: Final = 0.01
+"""Between two looks at whether a generation has been claimed, before there is one."""
+
 STANDBYS_LOOK_S: Final = 0.1
 """Between two looks at whether standby processes have to be started."""
 
@@ -154,11 +157,12 @@ class CoordinatorActor:
     def _end(self, stopped: Stopped) -> None:
         if not self._outcome.done():
             self._outcome.set_result({"error": stopped.error, **stopped.details})
-            self._tasks.append(asyncio.get_running_loop().create_task(self._end_processes()))
+            self._tasks.append(asyncio.get_running_loop().create_task(self._end_processes(stopped)))
 
-    async def _end_processes(self) -> None:
+    async def _end_processes(self, stopped: Stopped) -> None:
         self._spawner.end_standbys()
-        await self._tell_ingress("close")
+        last = stopped.details.get("last_snapshot") or {}
+        await self._tell_ingress("close", last.get("positions", {}))
         await asyncio.sleep(FAREWELL_S)
         for name in (ingress_name(self._deployment.name, 0), coordinator_name(self._deployment.name)):
             try:
@@ -172,8 +176,13 @@ class CoordinatorActor:
         """Follow the ingress through its restarts: every one has a feed at another port."""
         name = ingress_name(self._deployment.name, 0)
         while not self._outcome.done():
+            if self._host is None or not self._host.core.generation:
+                # Only whoever has claimed a generation goes on for good.
+                await asyncio.sleep(CLAIM_LOOK_S)
+                continue
             try:
                 actor: Any = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
+                await actor.begin.remote()
                 self._ingress = await actor.describe.remote()
                 self._tell_host_of_ingress()
                 await actor.hold.remote()  # ends with the process
@@ -190,12 +199,14 @@ class CoordinatorActor:
         if self._host is not None and logs is not None:
             self._host.logs_known({log_id: (host, port) for log_id, (host, port) in logs.items()})
 
-    async def _tell_ingress(self, what: str) -> Any:
+    async def _tell_ingress(self, what: str, *arguments: Any) -> Any:
         """Call a method of the ingress; None when it does not answer in time."""
         name = ingress_name(self._deployment.name, 0)
         try:
-            actor = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
-            return await asyncio.wait_for(getattr(actor, what).remote(), INGRESS_ANSWER_S)
+            # Looking it up too: that takes a minute when Ray's head has died of the signal that we end for.
+            async with asyncio.timeout(INGRESS_ANSWER_S):
+                actor = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
+                return await getattr(actor, what).remote(*arguments)
         except (ValueError, ray.exceptions.RayError, TimeoutError) as error:
             logger.info("the ingress did not answer to %s: %s", what, type(error).__name__)
             return None

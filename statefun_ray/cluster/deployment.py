@@ -76,6 +76,8 @@ class Deployment:
         many_nodes: processes may be on different machines, so loopback does not connect them.
         secret: shared by the processes of this deployment; their connections prove they know it.
         tuning: further settings.
+        named_after: what gave it its name, for people; empty if that was chosen.
+        origin: the file or the target it is started from, with its folder, for people.
     """
 
     name: str
@@ -95,6 +97,8 @@ class Deployment:
     many_nodes: bool = False
     secret: bytes = field(default=b"", repr=False)
     tuning: Tuning = Tuning()
+    named_after: str = ""
+    origin: str = ""
 
     @property
     def cpus(self) -> float:

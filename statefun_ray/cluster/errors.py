@@ -14,6 +14,7 @@
         ├── AddressUnusable        not of this machine, or not for this user
         ├── StorageUnusable
         ├── LogFolderUnusable
+        ├── LogInUse               a living process has the ingress log open
         ├── NameTaken              an application of this name runs already
         ├── UnknownApplication     none of this name runs
         ├── StartFailed            it was deployed and did not become ready
@@ -178,6 +179,21 @@ class LogFolderUnusable(LaunchError):
         return (
             f"the log folder {self.folder} cannot be used: {self.cause}; choose one that this user may write to "
             "with --log-dir"
+        )
+
+
+class LogInUse(LaunchError):
+    """The ingress log is open in another process."""
+
+    def __init__(self, name: str, folder: str) -> None:
+        super().__init__(name, folder)
+        self.name, self.folder = name, folder
+
+    def __str__(self) -> str:
+        return (
+            f"a living process has the ingress log in {self.folder} open: an application runs with it already (if it "
+            f"is this one, 'statefun-ray status {self.name}' shows it); end that one, or give this one a --log-dir and "
+            "a --storage of its own"
         )
 
 

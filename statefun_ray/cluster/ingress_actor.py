@@ -32,6 +32,8 @@ class IngressActor:
         self._deployment = deployment
         self._index = index
         self._host: IngressHost | None = None
+        self._begun = asyncio.Event()
+        self._closed: asyncio.Task[None] | None = None
         self._forever: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._started = asyncio.get_running_loop().create_task(self._start())
 
@@ -62,17 +64,34 @@ class IngressActor:
         """Return never: the call fails when this process ends, and that is its use."""
         await asyncio.shield(self._forever)
 
+    async def begin(self) -> None:
+        """Register the log if it is new, and accept: the application has this storage to itself."""
+        self._begun.set()
+
     async def drain(self) -> None:
         """Accept no more events, and go on feeding and answering."""
         await asyncio.shield(self._started)
         assert self._host is not None
         self._host.drain()
 
-    async def close(self) -> None:
-        """Close the log and stop listening."""
+    async def close(self, read_to: dict[str, int]) -> None:
+        """Close the log and stop listening.
+
+        Args:
+            read_to: by log, the sequence below which everything is in a committed snapshot.
+        """
+        # Once, whoever asks: its coordinator, and the program that is about to take the cluster down.
+        self._closed = self._closed or asyncio.get_running_loop().create_task(self._close(read_to))
+        await asyncio.shield(self._closed)
+
+    async def _close(self, read_to: dict[str, int]) -> None:
+        if not self._begun.is_set() and self._started.cancel():
+            # It waits to be told, and nobody will tell it any more.
+            await asyncio.wait([self._started])
+            return
         await asyncio.shield(self._started)
         assert self._host is not None
-        await self._host.close()
+        await self._host.close(read_to)
 
     async def _start(self) -> None:
         deployment = self._deployment
@@ -93,6 +112,7 @@ class IngressActor:
             ),
             load_functions(deployment.source),
             await asyncio.to_thread(open_store, deployment.storage),
+            may_begin=self._begun.wait,
         )
         await self._host.start()
         # A full pass over what ray and fastapi have left behind holds the loop up for 0.1 s.

@@ -19,7 +19,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from statefun_checkpoints.errors import CheckpointsError
-from statefun_checkpoints.store import open_store
+from statefun_checkpoints.store import ObjectStore, open_store
+from statefun_ingress.errors import CorruptLog, LogLocked
 from statefun_ray.cluster import connection, operate, registry
 from statefun_ray.cluster.coordinator_actor import CoordinatorActor
 from statefun_ray.cluster.deployment import (
@@ -34,6 +35,7 @@ from statefun_ray.cluster.errors import (
     AddressUnusable,
     ClusterOpen,
     LogFolderUnusable,
+    LogInUse,
     NameTaken,
     NotEnoughCpus,
     PortTaken,
@@ -42,12 +44,22 @@ from statefun_ray.cluster.errors import (
 )
 from statefun_ray.cluster.ingress_actor import IngressActor
 from statefun_ray.cluster.watch import Watch
+from statefun_ray.io.adoption import Adoption, adopt, last_origin, note_origin
 from statefun_ray.io.ports import choose_ports, try_port
 
 logger = logging.getLogger(__name__)
 
 READY_S: Final = 90.0
 """For a deployed application to become ready: loading a large state takes its time."""
+
+ORPHANS_GONE_S: Final = 5.0
+"""For the processes of an application whose program was killed to end: Ray takes about two seconds."""
+
+LISTEN_AGAIN_S: Final = 1.0
+"""After their log is free their addresses are, in a moment."""
+
+CLOSE_S: Final = 2.0
+"""For the ingress to close. A log that was not closed is looked for by the next start, nothing worse."""
 
 CPUS_FREE_S: Final = 5.0
 """Ray takes a moment to count the CPUs of an application that has just ended as free."""
@@ -86,6 +98,14 @@ class Application:
         operate.end_processes(self.name, patience_s=0.0 if now else operate.ANSWER_S)
         registry.forget(self.name)
         return outcome
+
+    def close_ingress(self, outcome: dict[str, Any]) -> None:
+        """Wait a moment until the ingress has closed its log, after the application ended as ``outcome`` says."""
+        last = outcome.get("last_snapshot") or {}
+        try:
+            ray.get(self._ingress.close.remote(last.get("positions", {})), timeout=CLOSE_S)
+        except ray.exceptions.RayError as error:
+            logger.info("the ingress did not close: %s", type(error).__name__)
 
 
 def run(
@@ -131,15 +151,18 @@ def start(
         LaunchError: the surroundings do not allow it now, or it did not become ready.
     """
     _check_name_is_free_here(deployment.name)
-    _check_storage(deployment.storage)
+    store = _check_storage(deployment.storage)
+    adoption, has_waited = _adopt(deployment, store, say)
     _check_log_folder(deployment.log_dir)
-    deployment = _with_ports(deployment)
+    deployment = _with_ports(deployment, LISTEN_AGAIN_S if has_waited else 0.0)
+    _say_what_goes_on(deployment, store, adoption, say)
     cluster = _connect(deployment, address, say)
     try:
         application = _deploy(deployment, cluster, allow_open_cluster=allow_open_cluster, say=say)
     except BaseException:
         cluster.leave()
         raise
+    _note_origin(store, deployment.origin)
     registry.write_note(
         registry.Note(
             name=deployment.name,
@@ -211,12 +234,15 @@ def _deploy(
         )
         .remote(deployment, 0)
     )
+    application = Application(deployment, cluster, coordinator, ingress)
     try:
         _wait_ready(deployment, coordinator, ingress, say)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, StartFailed):
+            application.close_ingress({})  # its log is empty, so that no later start looks for it
         operate.end_processes(deployment.name)
         raise
-    return Application(deployment, cluster, coordinator, ingress)
+    return application
 
 
 def _wait_ready(deployment: Deployment, coordinator: Any, ingress: Any, say: Callable[[str], None]) -> None:
@@ -268,9 +294,9 @@ def _check_name_is_free_here(name: str) -> None:
         raise NameTaken(name, f"at {note.url}, started by process {note.pid} of this machine")
 
 
-def _check_storage(uri: str) -> None:
+def _check_storage(uri: str) -> ObjectStore:
     try:
-        open_store(uri, probe=True)
+        return open_store(uri, probe=True)
     except (CheckpointsError, OSError, ValueError) as error:
         raise StorageUnusable(uri, str(getattr(error, "cause", error))) from error
 
@@ -284,7 +310,68 @@ def _check_log_folder(folder: str) -> None:
         raise LogFolderUnusable(folder, error.strerror or str(error)) from None
 
 
-def _with_ports(deployment: Deployment) -> Deployment:
+def _adopt(deployment: Deployment, store: ObjectStore, say: Callable[[str], None]) -> tuple[Adoption, bool]:
+    """See that the log folder has every log that the storage needs, and that nobody else has it open.
+
+    Returns:
+        What there is to go on from, and whether somebody had to be waited for.
+
+    Raises:
+        LogInUse: somebody has it open.
+        LogsMissing: another log is needed.
+        CheckpointsError: the storage is not that of this application, or does not read.
+    """
+    name, folder = deployment.name, deployment.log_dir
+    deadline = time.monotonic() + ORPHANS_GONE_S
+    has_waited = False
+    while True:
+        try:
+            return adopt(store, folder, name), has_waited
+        except LogLocked:
+            note = registry.read_note(name)
+            if note is not None:
+                raise NameTaken(name, f"at {note.url}, in the Ray cluster at {note.address}") from None
+            if time.monotonic() >= deadline:
+                raise LogInUse(name, folder) from None
+        except CorruptLog as error:
+            raise StartFailed(name, str(error)) from None
+        if not has_waited:
+            has_waited = True
+            say(
+                f"a living process has the ingress log in {folder} open; waiting up to {ORPHANS_GONE_S:g} s, in case "
+                "it was left behind by a program that was killed ..."
+            )
+        time.sleep(0.1)
+
+
+def _say_what_goes_on(
+    deployment: Deployment, store: ObjectStore, adoption: Adoption, say: Callable[[str], None]
+) -> None:
+    name, storage, newest = deployment.name, deployment.storage, adoption.newest
+    after = f" (from {deployment.named_after})" if deployment.named_after else ""
+    goes_on = f"goes on from snapshot {newest.snapshot_id} of" if newest is not None else "new in"
+    say(f"name {name}{after}, {goes_on} {storage}")
+    last = last_origin(store)
+    if deployment.named_after and last and last != deployment.origin:
+        say(
+            f"warning: {storage} was last used by {last}; {deployment.origin} goes on with its state, because both have "
+            f"the name {name} by default; to keep two applications apart, give them names: --name"
+        )
+    if adoption.is_new_log:
+        say(
+            f"note: no log that this application has read is in {deployment.log_dir}, so a new one begins there; "
+            "nothing that was accepted is missing, but requests that a producer repeats from before are not recognised"
+        )
+
+
+def _note_origin(store: ObjectStore, origin: str) -> None:
+    try:
+        note_origin(store, origin)
+    except CheckpointsError as error:
+        logger.warning("who started this application could not be noted: %s", error)
+
+
+def _with_ports(deployment: Deployment, patience_s: float = 0.0) -> Deployment:
     """Return ``deployment`` with ports that nobody listens on now, wherever they were not chosen.
 
     Raises:
@@ -292,12 +379,18 @@ def _with_ports(deployment: Deployment) -> Deployment:
         AddressUnusable: the address is not of this machine, or the port not for this user.
     """
     host, port = deployment.http_host, deployment.http_port
-    try:
-        try_port(host, port)
-        port, module = choose_ports(host, port, deployment.module)
-    except OSError as error:
-        wrong = PortTaken if error.errno == errno.EADDRINUSE else AddressUnusable
-        raise wrong(host, port, error.strerror or str(error)) from None
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            try_port(host, port)
+            port, module = choose_ports(host, port, deployment.module)
+            break
+        except OSError as error:
+            is_taken = error.errno == errno.EADDRINUSE
+            if not is_taken or time.monotonic() >= deadline:
+                wrong = PortTaken if is_taken else AddressUnusable
+                raise wrong(host, port, error.strerror or str(error)) from None
+            time.sleep(0.05)
     return replace(deployment, http_port=port, module=module)
 
 

@@ -62,8 +62,12 @@ def plan_deployment(
     attached: bool = False,
     sinks: Mapping[str, str] | None = None,
     tuning: Tuning | None = None,
+    file: str = "",
 ) -> Deployment:
     """Return what `run` with these arguments deploys.
+
+    Args:
+        file: of an application that is only a module.yaml.
 
     Raises:
         UserError: an argument cannot be used.
@@ -84,7 +88,11 @@ def plan_deployment(
             "io.statefun-ray.v1/python-functions in it",
         )
     _check_clients(module)
-    name = checked_name(name if name is not None else name_for(source))
+    named_after = ""
+    if name is None:
+        named_after = "the folder of the module" if file else "the module"
+        name = name_of_module(file) if file else name_for(source)
+    name = checked_name(name)
     host, port = parse_http(http)
     kept = registry.home() / name
     if not 0 < worker_cpus < math.inf:
@@ -111,6 +119,10 @@ def plan_deployment(
         attached=attached,
         secret=secrets.token_bytes(32),
         tuning=_with_limits(tuning or Tuning(), http_limits or {}),
+        named_after=named_after,
+        origin=str(Path(path_of(file)).absolute())
+        if file
+        else f"{', '.join(source.targets)} in {source.sys_path[-1]}",
     )
 
 

@@ -162,6 +162,9 @@ class Watch:
 
     def _say_ended(self, outcome: dict[str, Any]) -> None:
         name = self._application.name
+        if self._application.cluster.started_here and not outcome.get("killed"):
+            # The cluster goes down with us: let the ingress note first that its log was read to its end.
+            self._application.close_ingress(outcome)
         if outcome.get("error"):
             raise ApplicationFailed(name, outcome["error"])
         if outcome.get("killed"):

@@ -1,8 +1,9 @@
-"""``snapshots``, ``verify`` and ``sql``: storages, whether or not their application runs."""
+"""``snapshots``, ``verify``, ``sql`` and ``logs``: storages, whether or not their application runs."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from typing import Any
 
@@ -10,7 +11,7 @@ from statefun_ray.commands.output import PROG, moment, print_json, print_table
 
 
 def add_storage_commands(commands: Any) -> None:
-    """Add ``snapshots``, ``verify`` and ``sql``."""
+    """Add ``snapshots``, ``verify``, ``sql`` and ``logs``."""
     snapshots = commands.add_parser("snapshots", help="list the snapshots in a storage")
     snapshots.add_argument("uri", metavar="URI", help="the storage: file://, s3:// or a folder")
     snapshots.add_argument("--json", action="store_true", help="for programs")
@@ -28,6 +29,20 @@ def add_storage_commands(commands: Any) -> None:
     sql.add_argument("--snapshot", type=int, metavar="ID", help="another one than the newest")
     sql.add_argument("--json", action="store_true", help="a line of JSON for each row")
     sql.set_defaults(command=_sql)
+    logs = commands.add_parser(
+        "logs",
+        help="list the ingress logs that the next start needs, or give one up",
+        description="The ingress logs that may hold accepted events which no snapshot has. The next start needs them: "
+        "one of them with --log-dir, each other one given up.",
+    )
+    logs.add_argument("uri", metavar="URI", help="the storage: file://, s3:// or a folder")
+    logs.add_argument(
+        "--give-up",
+        metavar="ID",
+        help="forget a log that is gone for good, or for now; says what may be lost with it",
+    )
+    logs.add_argument("--json", action="store_true", help="a line of JSON for each log")
+    logs.set_defaults(command=_logs)
 
 
 def _snapshots(arguments: argparse.Namespace) -> int:
@@ -100,6 +115,36 @@ def _sql(arguments: argparse.Namespace) -> int:
             print_json(row)
     else:
         print_table(rows, empty="no rows", columns=table.column_names)
+    return 0
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    from statefun_checkpoints.errors import NoApplication
+    from statefun_checkpoints.store import open_store
+    from statefun_ray.cluster.errors import BadSetting
+    from statefun_ray.io.adoption import give_up, known_logs
+
+    store = open_store(storage_of(arguments.uri))
+    name, _, known = known_logs(store)
+    if not name and not known:
+        raise NoApplication(store.uri)
+    if arguments.give_up is not None:
+        for log in known:
+            if log.log_id == arguments.give_up:
+                print(give_up(store, log))
+                return 0
+        ids = ", ".join(log.log_id for log in known) or "none"
+        raise BadSetting("--give-up", arguments.give_up, f"the id of a log that is needed; there are: {ids}")
+    rows = []
+    for log in known:
+        with contextlib.ExitStack() as stack:
+            _, events = log.look(stack)
+        rows.append({"log": log.log_id, "machine": log.node, "log-dir": log.directory, "events": events})
+    if arguments.json:
+        for row in rows:
+            print_json(row)
+        return 0
+    print_table(rows, empty=f"no log is needed: every accepted event is in a snapshot of {store.uri}")
     return 0
 
 

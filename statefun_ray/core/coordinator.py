@@ -516,8 +516,8 @@ class Coordinator:
             missing = ", ".join(log_id for log_id in self._registered if log_id not in self._logs)
             self._end(
                 f"ingress log {missing} is registered with {self.config.name!r} but nobody serves it, so accepted "
-                f"events would be lost; start with the --log-dir that holds it, on the node named in "
-                f"{INGRESS_PREFIX}{missing}.json of the storage"
+                "events would be lost; start with the --log-dir that holds it, on its machine: 'statefun-ray logs' with "
+                "the URI of the storage says which, and gives up one that is gone for good"
             )
             return
         late = [

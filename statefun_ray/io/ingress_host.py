@@ -3,6 +3,9 @@
 Everything that decides or serves is in ``statefun_ingress``, which knows neither functions nor
 storage. Here the three meet: the functions say what may be sent, and the storage learns of the
 log before the first event is accepted, so no restore can overlook it.
+
+A log is registered exactly while it may hold events that no snapshot has read: closed after the final
+snapshot, it usually holds none.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ import json
 import logging
 import os
 import secrets
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from statefun_checkpoints.errors import StoreError
 from statefun_checkpoints.layout import ingress_path
 from statefun_checkpoints.store import ObjectStore
 from statefun_ingress.config import LIMITS, IngressConfig
@@ -58,8 +63,23 @@ class IngressHostConfig:
 class IngressHost:
     """One ingress: `start`, then `close`."""
 
-    def __init__(self, config: IngressHostConfig, functions: StatefulFunctions, store: ObjectStore) -> None:
+    def __init__(
+        self,
+        config: IngressHostConfig,
+        functions: StatefulFunctions,
+        store: ObjectStore,
+        *,
+        may_begin: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        """Args:
+        config: where to listen, and where the log is.
+        functions: the embedded ones.
+        store: where the log is registered.
+        may_begin: awaited before a log is registered that is not yet. A start that is refused must leave no
+            log behind that later starts would look for.
+        """
         self.config = config
+        self._may_begin = may_begin
         self._directory = os.path.abspath(config.log_dir)
         self._registry = registry_of(functions, config.module)
         self._store = store
@@ -90,6 +110,7 @@ class IngressHost:
             log,
             self._registry,
             register=self._register,
+            unregister=self._unregister,
         )
         try:
             await self._listen(service)
@@ -115,11 +136,15 @@ class IngressHost:
         """Accept no more events, and go on feeding and answering."""
         self._started.drain()
 
-    async def close(self) -> None:
-        """Finish what is under way, close the log and stop listening."""
+    async def close(self, read_to: Mapping[str, int] | None = None) -> None:
+        """Finish what is under way, close the log and stop listening.
+
+        Args:
+            read_to: by log, the sequence below which everything is in a committed snapshot.
+        """
         if self._service is not None:
             service, self._service = self._service, None
-            await service.stop()
+            await service.stop((read_to or {}).get(service.core.log.log_id, 0))
 
     @property
     def log_id(self) -> str:
@@ -178,7 +203,16 @@ class IngressHost:
             "directory": self._directory,
         }
         data = json.dumps(registration, indent=1).encode()
-        await asyncio.to_thread(self._store.put, ingress_path(log_id), data)
+        path = ingress_path(log_id)
+        if self._may_begin is not None and await asyncio.to_thread(self._store.get, path) is None:
+            await self._may_begin()
+        await asyncio.to_thread(self._store.put, path, data)
+
+    async def _unregister(self, log_id: str) -> None:
+        try:
+            await asyncio.to_thread(self._store.delete, ingress_path(log_id))
+        except StoreError as error:
+            logger.warning("log %s stays registered, so the next start has to find it: %s", log_id, error)
 
 
 def _url(address: tuple[str, int]) -> str:

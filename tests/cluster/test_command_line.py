@@ -183,6 +183,7 @@ def test_a_local_ray_ends_with_the_application_on_ctrl_c() -> None:
         assert json.loads(command("status", "my-app", "--json").stdout)["url"] == url
         assert run.interrupt() == 0
         assert "ending my-app with a final snapshot" in run.said
+    assert not list(Path("storage").glob("ingress/*")), "everything was read, so no log is needed"
     assert open_checkpoint("storage").table("example/greeter").to_pylist() == [{"id": "ada", "visits": 1}]
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from statefun_checkpoints.commit_log import CommitLog
+from statefun_checkpoints.model import Job
+from statefun_checkpoints.store import run_store
 from statefun_ray.local import ApplicationFailed, LocalApplication
 from statefun_sdk import Context, IntType, Message, StatefulFunctions, StringType, ValueSpec
 from tests.scenarios.stories import functions
@@ -18,12 +21,12 @@ pytestmark = pytest.mark.slow
 
 @contextmanager
 def application(
-    directory: Path, *, with_functions: StatefulFunctions = functions, log: str = "log"
+    directory: Path, *, with_functions: StatefulFunctions = functions
 ) -> Iterator[LocalApplication]:
     app = LocalApplication(
         with_functions,
         storage=directory / "storage",
-        log_dir=directory / log,
+        log_dir=directory / "log",
         snapshot_interval_s=0.1,
         start_timeout_s=15,
     )
@@ -123,28 +126,14 @@ def test_an_application_of_another_name_is_refused(tmp_path: Path) -> None:
             app.start()
 
 
-def test_a_missing_ingress_log_is_named(tmp_path: Path) -> None:
+def test_a_superseded_application_stops(tmp_path: Path) -> None:
     with application(tmp_path) as app:
         app.start()
-        app.send("story/counter", "a", {"event": 0})
-        app.stop()
-        [registration] = stored(tmp_path, "ingress/*.json")
+        app.ask("story/counter", "a", {"event": 0})
+        log = CommitLog(Job(name=app.name))
+        run_store(app.store, log.open())
 
-    with application(tmp_path, log="elsewhere") as app:
-        app._coordinator_settings["start_timeout_ms"] = 300
-        with pytest.raises(ApplicationFailed, match=rf"ingress log {registration.stem} is registered"):
-            app.start()
+        run_store(app.store, log.claim("another", now_ms=0))
 
-
-def test_an_application_started_a_second_time_supersedes_the_first(tmp_path: Path) -> None:
-    with application(tmp_path) as first, application(tmp_path, log="second") as second:
-        first.start()
-        first.ask("story/counter", "a", {"event": 0})
-        second._coordinator_settings["start_timeout_ms"] = 300
-
-        # The log of the first is not served to the second, which therefore does not run; but it
-        # has claimed a generation, and the first can commit nothing any more.
-        with pytest.raises(ApplicationFailed, match="is registered"):
-            second.start()
         with pytest.raises(ApplicationFailed, match="was superseded"):
-            first.wait_until(lambda: first.status()["phase"] == "stopped")
+            app.wait_until(lambda: app.status()["phase"] == "stopped")

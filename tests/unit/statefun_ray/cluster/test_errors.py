@@ -19,6 +19,7 @@ EXAMPLES: list[StateFunError] = [
     errors.AddressUnusable("10.0.0.1", 80, "not here"),
     errors.StorageUnusable("file:///x", "read-only"),
     errors.LogFolderUnusable("/x", "read-only"),
+    errors.LogInUse("my-app", "/var/lib/my-app"),
     errors.NameTaken("shop", "here"),
     errors.UnknownApplication("shop", ("other",), "there"),
     errors.StartFailed("shop", "no"),

@@ -6,7 +6,7 @@ import pytest
 
 from statefun_ray.cluster.errors import BadSetting, BadTarget
 from statefun_ray.cluster.planning import plan_deployment
-from statefun_ray.module.model import Module, PlaygroundIngress
+from statefun_ray.module.model import Endpoint, Module, PlaygroundIngress
 from statefun_sdk import Context, Message, StatefulFunctions
 from statefun_sdk.errors import UserError
 
@@ -96,3 +96,19 @@ def test_something_else_than_functions_is_refused() -> None:
 def test_each_argument_is_checked(options: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         plan_deployment(functions, **options)  # type: ignore[arg-type]
+
+
+def test_a_name_that_nobody_chose_says_where_it_comes_from(tmp_path: Path) -> None:
+    module = Module(endpoints=(Endpoint("shop/*", "http://shop/{function.name}"),))
+    file = tmp_path / "shop" / "module.yaml"
+
+    planned = plan_deployment(None, module=module, file=f"file:{file}")
+    assert (planned.name, planned.named_after) == ("shop", "the folder of the module")
+    assert planned.origin == str(file)
+
+    planned = plan_deployment(functions)
+    assert (planned.name, planned.named_after) == ("test-planning", "the module")
+    assert planned.origin.startswith("tests.unit.statefun_ray.cluster.test_planning:functions in /")
+
+    planned = plan_deployment(functions, name="chosen")
+    assert (planned.name, planned.named_after) == ("chosen", "")
