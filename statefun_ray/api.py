@@ -29,7 +29,7 @@ def run(
     address: str | None = None,
     allow_open_cluster: bool = False,
 ) -> None:
-    """Run an application on Ray, print where it listens, and stay with it until it ends.
+    """Run an application on Ray, print where it listens, and stay with it until it ends or is stopped.
 
     The same program runs on a laptop with nothing started, next to ``ray start --head``, and as
     the entrypoint of ``ray job submit``. Every process of the application imports the module that
@@ -65,32 +65,36 @@ def run(
         UserError: an argument has to be changed.
         LaunchError: a port, CPUs, the storage or the cluster are not as they must be.
     """
-    from statefun_ray.cluster.deployment import HTTP_DEFAULT
-    from statefun_ray.cluster.planning import load_module, plan_deployment
-    from statefun_ray.module.model import NO_MODULE
+    from statefun_ray.cluster import signals
 
-    files = [module] if isinstance(module, str) else list(module)
-    described = load_module(files) if files else NO_MODULE
-    deployment = plan_deployment(
-        functions,
-        module=described,
-        name=name,
-        file=files[0] if files and functions is None else "",
-        workers=workers,
-        worker_cpus=worker_cpus,
-        standbys=standbys,
-        http=http or described.http_ingress or HTTP_DEFAULT,
-        http_limits=http_limits,
-        storage=storage,
-        log_dir=log_dir,
-        snapshot_interval=snapshot_interval,
-        attached=attached,
-        sinks=sinks,
-    )
-    # Only now: importing ray takes longer than finding a wrong argument.
-    from statefun_ray.cluster import launch
+    with signals.caught() as caught:
+        from statefun_ray.cluster.deployment import HTTP_DEFAULT
+        from statefun_ray.cluster.planning import load_module, plan_deployment
+        from statefun_ray.module.model import NO_MODULE
 
-    launch.run(deployment, address=address, allow_open_cluster=allow_open_cluster)
+        files = [module] if isinstance(module, str) else list(module)
+        described = load_module(files) if files else NO_MODULE
+        deployment = plan_deployment(
+            functions,
+            module=described,
+            name=name,
+            file=files[0] if files and functions is None else "",
+            workers=workers,
+            worker_cpus=worker_cpus,
+            standbys=standbys,
+            http=http or described.http_ingress or HTTP_DEFAULT,
+            http_limits=http_limits,
+            storage=storage,
+            log_dir=log_dir,
+            snapshot_interval=snapshot_interval,
+            attached=attached,
+            sinks=sinks,
+        )
+        # Only now: importing ray takes longer than finding a wrong argument.
+        with signals.held():
+            from statefun_ray.cluster import launch
+
+        launch.run(deployment, signals=caught, address=address, allow_open_cluster=allow_open_cluster)
 
 
 def open_checkpoint(uri: str, snapshot: int | None = None) -> Checkpoint:

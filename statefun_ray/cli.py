@@ -1,8 +1,9 @@
 """The command line: ``statefun-ray run | validate | stop | status | dead-letters | snapshots | …``.
 
 Exit codes: 0 done, 1 the surroundings do not allow it or something is wrong with what was looked
-at, 2 the command has to be written differently, 130 interrupted. What is expected to go wrong is
-said in a sentence; a traceback is a bug.
+at, 2 the command has to be written differently, 130 interrupted. ``run`` that is interrupted, or gets
+SIGTERM, was told to end and exits with 0. What is expected to go wrong is said in a sentence; a
+traceback is a bug.
 
 Each command imports what it needs when it is run, so that ``--help`` answers at once.
 """

@@ -153,6 +153,7 @@ class Registry:
         return typename in self._json_types
 
     def _unknown(self, typename: str) -> RequestRefused:
+        served = ", ".join(f"{namespace}/*" for namespace in sorted(self._namespaces)[:8])
         near = get_close_matches(typename[:200], self.targets, n=3, cutoff=0.5)
         if near:
             hint = f"did you mean {' or '.join(near)}?"
@@ -160,9 +161,9 @@ class Registry:
             names = sorted(self.targets)
             hint = f"there are {', '.join(names[:8])}" + (" and others" if len(names) > 8 else "")
         else:
-            hint = "no functions are bound"
-        if self._namespaces:
-            hint += f", and any name in {', '.join(sorted(self._namespaces)[:8])}"
+            hint = f"only {served} is served" if served else "no functions are bound"
+        if served and self.targets:
+            hint += f"; all of {served} is served too"
         return RequestRefused(
             404, "There is no such function", f"no function {typename[:200]} is bound; {hint}"
         )

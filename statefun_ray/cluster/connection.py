@@ -13,13 +13,17 @@ import os
 import secrets
 import socket
 import stat
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import ray
+import ray._private.ray_constants
+import ray._private.utils
 from ray._common.utils import get_ray_address_file
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
@@ -27,7 +31,7 @@ import statefun_checkpoints
 import statefun_ingress
 import statefun_ray
 import statefun_sdk
-from statefun_ray.cluster import registry
+from statefun_ray.cluster import registry, signals
 from statefun_ray.cluster.deployment import NAMESPACE
 from statefun_ray.cluster.errors import ClusterUnreachable
 
@@ -39,6 +43,10 @@ OBJECT_STORE_BYTES: Final = 100 * 1024 * 1024
 """Of a cluster of our own: nothing of ours goes through Ray's object store, and /dev/shm is small in containers."""
 
 CONNECT_TIMEOUT_S: Final = 3.0
+
+JOIN_GIVE_UP_S: Final = 5.0
+"""For Ray to be initialized after a signal: who stops a service signals Ray's head as well, and without it
+Ray goes on trying for a minute. Nothing has been deployed then, and a local Ray ends with this program."""
 
 _EXCLUDED_FROM_UPLOAD: Final = [".git", ".venv", "venv", "node_modules", "__pycache__", ".statefun-ray"]
 
@@ -108,13 +116,16 @@ def connect(address: str, *, cpus: float = 0.0, ship_code: Sequence[str] = ()) -
     """
     own = address == LOCAL or any(note.local and note.address == address for note in registry.notes())
     _set_auth_mode(own=own)
+    if not (sys.stdout.isatty() and sys.stderr.isatty()) or os.environ.get("NO_COLOR"):
+        # Of what Ray puts before the lines of other processes; it asks nobody whether that is a terminal.
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     common: dict[str, Any] = {
         "namespace": NAMESPACE,
         "logging_level": logging.WARNING,
         "log_to_driver": True,
         "configure_logging": True,
     }
-    with warnings.catch_warnings():
+    with _signals_are_ours(), warnings.catch_warnings():
         # Ray warns about its own future defaults at every start; nobody here can act on it.
         warnings.simplefilter("ignore", category=FutureWarning)
         if address == LOCAL:
@@ -138,6 +149,37 @@ def connect(address: str, *, cpus: float = 0.0, ship_code: Sequence[str] = ()) -
             ray.shutdown()
             ray.init(address=address, runtime_env=_runtime_env(ship_code[0]), **common)
         return cluster
+
+
+@contextmanager
+def own_environment() -> Iterator[None]:
+    """Forget behind the block how the cluster that it joins proves who asks; the next has another way."""
+    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _signals_are_ours() -> Iterator[None]:
+    """Have Ray be initialized without an interruption, and without handlers of its own.
+
+    They would end this program with code 15 or, in C++, print its stack, whatever handlers it has.
+    """
+    utils, constants = ray._private.utils, ray._private.ray_constants
+    before = utils.set_sigterm_handler, constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER
+    with signals.held(JOIN_GIVE_UP_S):
+        utils.set_sigterm_handler = lambda _handler: None
+        constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
+        try:
+            yield
+        finally:
+            utils.set_sigterm_handler, constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = before
 
 
 def _runtime_env(folder: str) -> dict[str, Any]:
@@ -167,6 +209,15 @@ def _check_listening(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise ClusterUnreachable(address, error.strerror or str(error)) from None
+
+
+def is_listening(address: str) -> bool:
+    """Return whether somebody listens there, as far as that can be told."""
+    try:
+        _check_listening(address)
+    except ClusterUnreachable:
+        return False
+    return True
 
 
 def _address_of_started_head() -> str | None:

@@ -114,10 +114,14 @@ class CoordinatorActor:
         if not self._is_stopping:
             self._is_stopping = True
             await self._tell_ingress("drain")
-            if self._host is not None:
-                await self._host.stop()
+            host = self._host
+            if host is not None and host.core.has_run:
+                await host.stop()
             else:
-                self._end(Stopped("stopped before it had started", {}))
+                # It may be long before it can run (a broker is down), and there is nothing to take a snapshot of.
+                self._end(Stopped("", host.status() if host is not None else {}))
+                if host is not None:
+                    host.kill()
         return await self.finished()
 
     # --- life -------------------------------------------------------------------------------------
@@ -212,6 +216,8 @@ class CoordinatorActor:
             return None
 
     async def _ingress_counts(self) -> dict[str, Any]:
+        if "logs" not in self._ingress or self._outcome.done():
+            return {}  # it has not begun to serve, or has been closed
         counts: dict[str, Any] | None = await self._tell_ingress("counts")
         return counts or {}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from statefun_ray.cluster import registry
 from statefun_ray.cluster.errors import BadSetting
 from statefun_ray.cluster.target import AppSource
 from statefun_ray.durations import format_duration
@@ -167,8 +168,11 @@ def checked_name(name: str, setting: str = "--name") -> str:
     """Return ``name`` if an application can have it; ``setting`` is how the user calls it.
 
     Raises:
-        BadSetting: other characters than lower-case letters, digits and dashes, or too long.
+        BadSetting: other characters than lower-case letters, digits and dashes, too long, or the name
+            of something else in the folder where each application has one.
     """
+    if name in registry.RESERVED:
+        raise BadSetting(setting, name, f"another name: {registry.home() / name} is used for something else")
     if _NAME.fullmatch(name) is None:
         raise BadSetting(setting, name, "1 to 48 lower-case letters, digits and dashes, for example my-app")
     return name
@@ -194,7 +198,9 @@ def parse_http(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
     if not port.isdigit() or int(port) > 65_535 or (colon and "/" in host):
-        raise BadSetting("--http", text, "HOST:PORT with a port of 0 to 65535, for example 127.0.0.1:8080")
+        raise BadSetting(
+            "--http", text, "HOST:PORT or PORT, a port of 0 to 65535, for example 127.0.0.1:8080"
+        )
     return host, int(port)
 
 

@@ -18,6 +18,7 @@
         ├── NameTaken              an application of this name runs already
         ├── UnknownApplication     none of this name runs
         ├── StartFailed            it was deployed and did not become ready
+        ├── StartStopped           somebody stopped it before; no error to whoever did
         └── ApplicationFailed      it ran and has ended by itself
 
 Each says what, where, found and expected, and what to do; all survive pickling.
@@ -242,6 +243,17 @@ class StartFailed(LaunchError):
 
     def __str__(self) -> str:
         return f"{self.name} did not start: {self.cause}"
+
+
+class StartStopped(LaunchError):
+    """The application was stopped before it was ready."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.name} was stopped while starting; nothing was lost, the next start goes on"
 
 
 class ApplicationFailed(LaunchError):

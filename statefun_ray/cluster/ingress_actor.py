@@ -11,6 +11,7 @@ import asyncio
 import gc
 import logging
 import os
+import warnings
 from typing import Any
 
 import ray
@@ -108,7 +109,7 @@ class IngressActor:
                 module=deployment.module,
                 settings=dict(deployment.tuning.ingress),
                 # Whoever starts an application is told; after a kill -9 there is nobody to be told.
-                waits_to_listen=ray.get_runtime_context().was_current_actor_reconstructed,
+                waits_to_listen=_was_restarted(),
             ),
             load_functions(deployment.source),
             await asyncio.to_thread(open_store, deployment.storage),
@@ -121,3 +122,11 @@ class IngressActor:
 
     def __repr__(self) -> str:
         return f"ingress-{self._index}"  # Ray puts this in front of every line the process prints
+
+
+def _was_restarted() -> bool:
+    """Return whether Ray has restarted this actor."""
+    with warnings.catch_warnings():
+        # Ray asks itself in a way that it warns of, at every start; nobody here can act on it.
+        warnings.simplefilter("ignore", category=DeprecationWarning)
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed)

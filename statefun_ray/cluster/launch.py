@@ -40,9 +40,11 @@ from statefun_ray.cluster.errors import (
     NotEnoughCpus,
     PortTaken,
     StartFailed,
+    StartStopped,
     StorageUnusable,
 )
 from statefun_ray.cluster.ingress_actor import IngressActor
+from statefun_ray.cluster.signals import Signals, held
 from statefun_ray.cluster.watch import Watch
 from statefun_ray.io.adoption import Adoption, adopt, last_origin, note_origin
 from statefun_ray.io.ports import choose_ports, try_port
@@ -60,6 +62,12 @@ LISTEN_AGAIN_S: Final = 1.0
 
 CLOSE_S: Final = 2.0
 """For the ingress to close. A log that was not closed is looked for by the next start, nothing worse."""
+
+LAST_WORD_S: Final = 2.0
+"""For a coordinator that has ended to say why, once something of it is found to be gone."""
+
+SAY_AGAIN_S: Final = 30.0
+"""Until a reason for trying again is said once more, if it stays the same."""
 
 CPUS_FREE_S: Final = 5.0
 """Ray takes a moment to count the CPUs of an application that has just ended as free."""
@@ -111,6 +119,7 @@ class Application:
 def run(
     deployment: Deployment,
     *,
+    signals: Signals,
     address: str | None = None,
     allow_open_cluster: bool = False,
     say: Callable[[str], None] | None = None,
@@ -119,6 +128,7 @@ def run(
 
     Args:
         deployment: from `plan_deployment`.
+        signals: what Ctrl-C and SIGTERM come to.
         address: of the Ray cluster: ``local`` for one that ends with this program, ``auto``,
             ``HOST:PORT``; by default that of the Ray job or of ``RAY_ADDRESS``, else the head that
             ``ray start`` left running on this machine, else a local one.
@@ -129,9 +139,19 @@ def run(
         LaunchError: the surroundings do not allow it now.
     """
     say = say or _print
-    application = start(deployment, address=address, allow_open_cluster=allow_open_cluster, say=say)
     try:
-        Watch(application, say).until_end()
+        application = start(
+            deployment,
+            address=address,
+            allow_open_cluster=allow_open_cluster,
+            say=say,
+            on_ready=signals.only_count,
+        )
+    except StartStopped as stopped:
+        say(str(stopped))
+        return
+    try:
+        Watch(application, say, signals).until_end()
     finally:
         if application.cluster.started_here:
             registry.forget(application.name)
@@ -144,10 +164,16 @@ def start(
     address: str | None = None,
     allow_open_cluster: bool = False,
     say: Callable[[str], None],
+    on_ready: Callable[[], None] = lambda: None,
 ) -> Application:
     """Deploy an application and return it when it is ready.
 
+    Args:
+        on_ready: called before anything that follows may be interrupted: what fails up to then takes
+            the application down again, and nothing after does.
+
     Raises:
+        StartStopped: somebody stopped it before.
         LaunchError: the surroundings do not allow it now, or it did not become ready.
     """
     _check_name_is_free_here(deployment.name)
@@ -158,22 +184,13 @@ def start(
     _say_what_goes_on(deployment, store, adoption, say)
     cluster = _connect(deployment, address, say)
     try:
-        application = _deploy(deployment, cluster, allow_open_cluster=allow_open_cluster, say=say)
+        application = _deploy(
+            deployment, cluster, allow_open_cluster=allow_open_cluster, say=say, on_ready=on_ready
+        )
     except BaseException:
         cluster.leave()
         raise
     _note_origin(store, deployment.origin)
-    registry.write_note(
-        registry.Note(
-            name=deployment.name,
-            address=cluster.address,
-            pid=os.getpid(),
-            local=cluster.started_here,
-            url=deployment.url,
-            storage=deployment.storage,
-            started=registry.started_of(os.getpid()),
-        )
-    )
     return application
 
 
@@ -194,6 +211,7 @@ def _deploy(
     *,
     allow_open_cluster: bool,
     say: Callable[[str], None],
+    on_ready: Callable[[], None],
 ) -> Application:
     nodes = len(cluster.hosts)
     if nodes > 1 and os.environ.get("RAY_AUTH_MODE") != "token" and not allow_open_cluster:
@@ -211,6 +229,44 @@ def _deploy(
         many_nodes=not cluster.on_one_machine,
         ingress_node=ray.get_runtime_context().get_node_id(),
     )
+    try:
+        with held():
+            coordinator, ingress = _create(deployment)
+            application = Application(deployment, cluster, coordinator, ingress)
+            # From here on `status` and `stop` find it.
+            registry.write_note(_note_of(deployment, cluster))
+        try:
+            _wait_ready(deployment, coordinator, ingress, say)
+        except StartFailed:
+            application.close_ingress({})  # its log is empty, so that no later start looks for it
+            raise
+        on_ready()
+    except ray.exceptions.ActorAlreadyExistsError:
+        # Somebody else was faster since it was looked for: what there is is theirs.
+        raise NameTaken(deployment.name, f"on the Ray cluster at {cluster.address}") from None
+    except BaseException:
+        # A cluster of our own goes down with us, and may have lost its head to the signal that ended this.
+        if not cluster.started_here:
+            operate.end_processes(deployment.name)
+        registry.forget(deployment.name)
+        raise
+    return application
+
+
+def _note_of(deployment: Deployment, cluster: connection.Cluster) -> registry.Note:
+    return registry.Note(
+        name=deployment.name,
+        address=cluster.address,
+        pid=os.getpid(),
+        local=cluster.started_here,
+        url=deployment.url,
+        storage=deployment.storage,
+        started=registry.started_of(os.getpid()),
+    )
+
+
+def _create(deployment: Deployment) -> tuple[Any, Any]:
+    """Return the coordinator and the ingress, which begin to start."""
     # Owned by this program, an application ends with it; detached, it outlives it.
     lifetime = "non_detached" if deployment.attached else "detached"
     forever: dict[str, Any] = {
@@ -234,58 +290,87 @@ def _deploy(
         )
         .remote(deployment, 0)
     )
-    application = Application(deployment, cluster, coordinator, ingress)
-    try:
-        _wait_ready(deployment, coordinator, ingress, say)
-    except BaseException as error:
-        if isinstance(error, StartFailed):
-            application.close_ingress({})  # its log is empty, so that no later start looks for it
-        operate.end_processes(deployment.name)
-        raise
-    return application
+    return coordinator, ingress
 
 
 def _wait_ready(deployment: Deployment, coordinator: Any, ingress: Any, say: Callable[[str], None]) -> None:
     """Return when workers run and the ingress serves.
 
     Raises:
+        StartStopped: somebody stopped it before.
         StartFailed: one of them cannot, or not in time.
     """
     name = deployment.name
     deadline = time.monotonic() + READY_S
     finished, serving = coordinator.finished.remote(), ingress.describe.remote()
-    said = ""
+    asked = coordinator.status.remote()
+    status: dict[str, Any] = {"phase": "starting"}
+    is_serving = False
+    said, said_s = "", 0.0
     while True:
-        done, _ = ray.wait([finished, serving], num_returns=1, timeout=0.05)
-        if finished in done:
-            outcome = _result(name, finished)
-            raise StartFailed(name, outcome.get("error") or "it was stopped while it started")
-        if serving in done:
-            _result(name, serving)
-        try:
-            status = ray.get(coordinator.status.remote(), timeout=max(1.0, deadline - time.monotonic()))
-        except ray.exceptions.RayError as error:
-            raise StartFailed(name, f"its coordinator does not answer ({type(error).__name__})") from error
-        if status["phase"] == "running" and serving in done:
+        # First: a coordinator that has ended knows why, takes the ingress along and is killed a second later.
+        if _is_there(finished, 0.05):
+            ended = _why_ended(name, finished, status)
+            if ended is not None:
+                raise ended
+            finished = coordinator.finished.remote()  # Ray is restarting it
+        if not is_serving and _is_there(serving):
+            try:
+                ray.get(serving)
+                is_serving = True
+            except ray.exceptions.ActorUnavailableError:
+                serving = ingress.describe.remote()
+            except ray.exceptions.RayError as error:
+                if _is_there(finished, LAST_WORD_S):
+                    continue
+                cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+                raise StartFailed(name, str(cause).strip()) from error
+        if _is_there(asked):
+            try:
+                status = ray.get(asked)
+            except ray.exceptions.ActorUnavailableError:
+                pass
+            except ray.exceptions.RayError as error:
+                if _is_there(finished, LAST_WORD_S):
+                    continue
+                why = f"its coordinator does not answer ({type(error).__name__})"
+                raise StartFailed(name, why) from error
+            asked = coordinator.status.remote()
+        if status["phase"] == "running" and is_serving:
             return
-        if status.get("last_error") and status["last_error"] != said:
-            said = status["last_error"]
-            say(f"trying again: {said}")
-        if time.monotonic() >= deadline:
+        now_s = time.monotonic()
+        trouble = status.get("last_error", "")
+        is_new = trouble != said or now_s - said_s >= SAY_AGAIN_S
+        if trouble and is_new and status["phase"] not in ("stopping", "stopped"):
+            said, said_s = trouble, now_s
+            say(f"trying again: {trouble}")
+        if now_s >= deadline:
             raise StartFailed(
-                name, f"still {status['phase']} after {READY_S:g} s; {said or 'the Ray logs may say more'}"
+                name, f"still {status['phase']} after {READY_S:g} s; {trouble or 'the Ray logs may say more'}"
             )
-        time.sleep(0.05)
 
 
-def _result(name: str, call: Any) -> dict[str, Any]:
+def _is_there(call: Any, timeout_s: float = 0.0) -> bool:
+    done, _ = ray.wait([call], timeout=timeout_s)
+    return bool(done)
+
+
+def _why_ended(name: str, finished: Any, status: dict[str, Any]) -> StartFailed | StartStopped | None:
+    """Return why the coordinator has ended, None when Ray is restarting it.
+
+    Args:
+        status: the last that was heard of it.
+    """
+    trouble = status.get("last_error", "")
     try:
-        found: dict[str, Any] = ray.get(call)
-        return found
-    except ray.exceptions.RayTaskError as error:
-        raise StartFailed(name, f"{error.cause}") from error
-    except ray.exceptions.RayError as error:
-        raise StartFailed(name, str(error).strip()) from error
+        error = ray.get(finished)["error"]
+    except ray.exceptions.ActorUnavailableError:
+        return None
+    except ray.exceptions.RayError:
+        if status["phase"] != "stopped" or not trouble:
+            trouble = "its coordinator was killed" + (f"; its last trouble was: {trouble}" if trouble else "")
+        return StartFailed(name, trouble)
+    return StartFailed(name, error) if error else StartStopped(name)
 
 
 def _check_name_is_free_here(name: str) -> None:

@@ -53,6 +53,46 @@ def status(name: str, address: str | None = None) -> dict[str, Any]:
         return found
 
 
+def all_statuses(address: str | None = None) -> list[dict[str, Any]]:
+    """Return the status of every application that runs in a cluster which is known here, by name.
+
+    One that does not answer has a name and a ``last_error`` only.
+
+    Raises:
+        ClusterUnreachable: no Ray answers at the given address.
+    """
+    if ray.is_initialized():
+        return _statuses_here()
+    noted = {note.address for note in registry.notes()}
+    places = {address} if address is not None else {connection.choose_address(None), *noted}
+    found = []
+    for place in sorted(places - {connection.LOCAL}):
+        with connection.own_environment():
+            try:
+                cluster = connection.connect(place)
+            except ClusterUnreachable:
+                if address is not None:
+                    raise
+                continue
+            try:
+                found += _statuses_here()
+            finally:
+                cluster.leave()
+    return sorted(found, key=lambda status: str(status["name"]))
+
+
+def _statuses_here() -> list[dict[str, Any]]:
+    found = []
+    for name in running_here():
+        try:
+            found.append(ask(name, "status", timeout_s=ANSWER_S))
+        except UnknownApplication:
+            continue
+        except NoAnswer as error:
+            found.append({"name": name, "last_error": str(error)})
+    return found
+
+
 def statuses(name: str, address: str | None = None) -> Iterator[dict[str, Any]]:
     """Yield the status of ``name`` as often as it is asked for, until the application has ended.
 
@@ -122,6 +162,33 @@ def ask(name: str, method: str, *, timeout_s: float) -> Any:
             time.sleep(0.1)
 
 
+def waited_for(name: str) -> str:
+    """Return what a stop of ``name`` waits for, as far as its coordinator says."""
+    if not ray.is_initialized():
+        return "its Ray cluster is being joined, or taken down"
+    try:
+        status: dict[str, Any] = ask(name, "status", timeout_s=ANSWER_S)
+    except UnknownApplication:
+        return "its processes are ending"
+    except (LaunchError, ray.exceptions.RayError) as error:
+        return f"its coordinator does not say what is waited for ({type(error).__name__})"
+    return _what_a_stop_waits_for(status)
+
+
+def _what_a_stop_waits_for(status: dict[str, Any]) -> str:
+    busy = sorted({process["busy_with"] for process in status["processes"] if process.get("busy_with")})
+    trouble = next((process["trouble"] for process in status["processes"] if process.get("trouble")), "")
+    if busy:
+        return f"functions at work are waited for: {', '.join(busy)}"
+    if trouble:
+        return f"a sink or the storage is waited for: {trouble}"
+    if status["phase"] in ("stopping", "running"):
+        return "the final snapshot is waited for"
+    if status["phase"] == "stopped":
+        return "what the final snapshot released is being handed to the sinks"
+    return f"it is {status['phase']!r}, and its final snapshot comes after that"
+
+
 def coordinator_of(name: str) -> Any | None:
     """Return the coordinator actor of ``name`` in the joined cluster, None if there is none."""
     try:
@@ -180,7 +247,12 @@ def _joined(name: str, address: str | None) -> Iterator[None]:
         return
     note = registry.read_note(name)
     where = address or (note.address if note is not None else connection.choose_address(None))
-    known = tuple(other.name for other in registry.notes())
+    # Of those that were started in this cluster, the cluster knows which still run.
+    known = tuple(
+        other.name
+        for other in registry.notes()
+        if other.address != where and connection.is_listening(other.address)
+    )
     if where == connection.LOCAL:
         raise UnknownApplication(
             name, known, "the applications started on this machine; no Ray cluster was found here"
@@ -191,11 +263,12 @@ def _joined(name: str, address: str | None) -> Iterator[None]:
         if address is not None or note is None:
             raise
         registry.forget(name)
-        others = tuple(other for other in known if other != name)
-        raise UnknownApplication(name, others, f"the Ray cluster at {where}, which is gone") from None
+        raise UnknownApplication(name, known, f"the Ray cluster at {where}, which is gone") from None
     try:
         yield
     except UnknownApplication as unknown:
+        if note is not None and note.address == where:
+            registry.forget(name)
         running = tuple(sorted({*unknown.running, *known} - {name}))
         raise UnknownApplication(name, running, f"the Ray cluster at {where}") from None
     finally:

@@ -12,6 +12,10 @@ import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
+
+RESERVED: Final = frozenset({"ray-token", "running"})
+"""What lies in `home` beside the folders of applications: none can be called so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,18 +12,16 @@ detached, on a cluster         this program ends,
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import ray
 
-from statefun_ray.cluster import operate
+from statefun_ray.cluster import connection, operate, registry
 from statefun_ray.cluster.deployment import summary_of
 from statefun_ray.cluster.errors import ApplicationFailed
+from statefun_ray.cluster.signals import Signals
 
 if TYPE_CHECKING:
     from statefun_ray.cluster.launch import Application
@@ -33,18 +31,18 @@ LINE_S: Final = 10.0
 
 FAREWELL_S: Final = 0.5
 
-SAME_SIGNAL_S: Final = 0.5
-
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+WITHOUT_HEAD_S: Final = 10.0
+"""For the answer to a stop when the same signal has ended Ray's head: if the coordinator's process ended
+before it could answer, nobody is left to say so, and Ray waits for a minute."""
 
 
 class Watch:
     """What a person sees of an application between its start and its end."""
 
-    def __init__(self, application: Application, say: Callable[[str], None]) -> None:
+    def __init__(self, application: Application, say: Callable[[str], None], signals: Signals) -> None:
         self._application = application
         self._say = say
-        self._signalled_s: list[float] = []
+        self._signals = signals
         self._last_counts: tuple[Any, ...] = ()
         self._last_line_s = time.monotonic()
         self._generation = 0
@@ -56,12 +54,7 @@ class Watch:
             ApplicationFailed: it ended for an error.
         """
         self._introduce()
-        previous = self._catch_signals()
-        try:
-            self._follow()
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        self._follow()
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -84,18 +77,6 @@ class Watch:
         else:
             self._say(f"  Ctrl-C leaves it running; statefun-ray stop {deployment.name} ends it")
 
-    def _catch_signals(self) -> dict[int, Any]:
-        if threading.current_thread() is not threading.main_thread():
-            return {}  # only the main thread may; the program around us decides
-
-        def note(number: int, frame: FrameType | None) -> None:
-            now_s = time.monotonic()
-            # One Ctrl-C or `ray job stop` may reach this process by more than one way.
-            if not self._signalled_s or now_s - self._signalled_s[-1] >= SAME_SIGNAL_S:
-                self._signalled_s.append(now_s)
-
-        return {number: signal.signal(number, note) for number in _SIGNALS}
-
     def _follow(self) -> None:
         finished = self._application.coordinator.finished.remote()
         while True:
@@ -109,7 +90,7 @@ class Watch:
                     return
                 finished = self._application.coordinator.finished.remote()  # Ray is restarting it
                 time.sleep(0.2)
-            if self._signalled_s:
+            if self._signals.count:
                 if not self._ends_with_us:
                     self._say(f"\n{self._application.name} goes on running; this program leaves")
                     return
@@ -130,12 +111,15 @@ class Watch:
     def _stop(self, finished: Any) -> None:
         application = self._application
         self._say(f"\nending {application.name} with a final snapshot (once more: at once) ...")
-        seen = len(self._signalled_s)
+        seen = self._signals.count
         call = application.coordinator.stop.remote()
-        deadline = time.monotonic() + operate.STOP_S
-        while time.monotonic() < deadline and len(self._signalled_s) == seen:
+        began_s = time.monotonic()
+        deadline = began_s + operate.STOP_S
+        while time.monotonic() < deadline and self._signals.count == seen:
             done, _ = ray.wait([call], timeout=0.1)
             if not done:
+                if time.monotonic() - began_s >= WITHOUT_HEAD_S and not self._has_head():
+                    break
                 continue
             try:
                 outcome = ray.get(call)
@@ -144,15 +128,23 @@ class Watch:
                 call = application.coordinator.stop.remote()
                 continue
             except ray.exceptions.ActorDiedError:
-                outcome = {"error": "", "killed": True}
+                # It may have ended for a reason of its own before it heard of this. Without Ray's head, which
+                # the same signal may have ended, nobody says so.
+                said, _ = ray.wait([finished], timeout=FAREWELL_S)
+                outcome = (self._outcome(finished) if said else None) or {"error": "", "killed": True}
             self._say_ended(outcome)
             self._end_processes()
             return
         self._end_processes()
+        registry.forget(application.name)
         self._say(
             f"{application.name} was ended without a final snapshot; started again it goes on from its last one, "
             "and every accepted event is still in the ingress log"
         )
+
+    def _has_head(self) -> bool:
+        cluster = self._application.cluster
+        return not cluster.started_here or connection.is_listening(cluster.address)
 
     def _end_processes(self) -> None:
         # A cluster of our own goes down with us, and may have lost its head to the same signal: who stops
@@ -162,6 +154,7 @@ class Watch:
 
     def _say_ended(self, outcome: dict[str, Any]) -> None:
         name = self._application.name
+        registry.forget(name)
         if self._application.cluster.started_here and not outcome.get("killed"):
             # The cluster goes down with us: let the ingress note first that its log was read to its end.
             self._application.close_ingress(outcome)

@@ -18,6 +18,8 @@ WATCH_DEFAULT: Final = "1s"
 RETRYING_SHOWN: Final = 10
 """Addresses of failing functions that status names."""
 
+_RAY_THERE_IS: Final = "that of the Ray job, of RAY_ADDRESS, or of the head that 'ray start' left here"
+
 STOP_SILENT_S: Final = 5.0
 """A stop that takes longer says what it waits for."""
 
@@ -60,7 +62,7 @@ def add_run(commands: Any) -> None:
     )
     run.add_argument(
         "--http",
-        metavar="HOST:PORT",
+        metavar="[HOST:]PORT",
         help="where to take events; port 0 is any free one (default: 127.0.0.1:8080)",
     )
     run.add_argument(
@@ -95,7 +97,7 @@ def add_run(commands: Any) -> None:
     run.add_argument(
         "--attached", action="store_true", help="end the application with this command, also on a cluster"
     )
-    add_address(run)
+    add_address(run, f"{_RAY_THERE_IS}, else a new local one")
     run.add_argument(
         "--allow-open-cluster", action="store_true", help="run on several nodes without token authentication"
     )
@@ -114,7 +116,7 @@ def add_stop(commands: Any) -> None:
 def add_status(commands: Any) -> None:
     """Add ``status``."""
     status = commands.add_parser("status", help="show processes, snapshots and counts of an application")
-    status.add_argument("name", metavar="NAME")
+    status.add_argument("name", metavar="NAME", nargs="?", help="without it, a line for each that runs")
     status.add_argument("--json", action="store_true", help="for programs")
     status.add_argument(
         "--watch",
@@ -127,12 +129,15 @@ def add_status(commands: Any) -> None:
     status.set_defaults(command=_status)
 
 
-def add_address(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says in which Ray cluster an application is."""
+def add_address(
+    parser: argparse.ArgumentParser,
+    default: str = f"where NAME was started from here, else {_RAY_THERE_IS}",
+) -> None:
+    """Add the option that says in which Ray cluster an application is; ``default`` says which else."""
     parser.add_argument(
         "--address",
         metavar="ADDRESS",
-        help="of the Ray cluster: local, auto or HOST:PORT (default: see 'run --help')",
+        help=f"of the Ray cluster: local, auto or HOST:PORT (default: {default})",
     )
 
 
@@ -162,11 +167,11 @@ def _run(arguments: argparse.Namespace) -> int:
 def _stop(arguments: argparse.Namespace) -> int:
     from statefun_ray.cluster import operate
 
-    slow = (
-        f"{arguments.name} has not ended yet: functions at work are waited for ('{PROG} status {arguments.name}' "
-        "shows which); --now waits for nothing"
-    )
-    patience = threading.Timer(STOP_SILENT_S, print, [slow], {"file": sys.stderr, "flush": True})
+    def say() -> None:
+        text = f"{arguments.name} has not ended yet: {operate.waited_for(arguments.name)}; --now waits for nothing"
+        print(text, file=sys.stderr, flush=True)
+
+    patience = threading.Timer(STOP_SILENT_S, say)
     patience.daemon = True
     patience.start()
     try:
@@ -188,6 +193,8 @@ def _status(arguments: argparse.Namespace) -> int:
     from statefun_ray.cluster import operate
     from statefun_ray.durations import parse_duration_ms
 
+    if arguments.name is None:
+        return _status_of_all(arguments)
     show = print_json if arguments.json else _print_status
     if arguments.watch is None:
         show(operate.status(arguments.name, arguments.address))
@@ -196,6 +203,26 @@ def _status(arguments: argparse.Namespace) -> int:
     for status in operate.statuses(arguments.name, arguments.address):
         show(status)
         time.sleep(pause_s)
+    return 0
+
+
+def _status_of_all(arguments: argparse.Namespace) -> int:
+    from statefun_ray.cluster import operate
+    from statefun_ray.cluster.deployment import summary_of
+    from statefun_ray.cluster.errors import BadSetting
+
+    if arguments.watch is not None:
+        raise BadSetting("status --watch", "no NAME", "the NAME of one application")
+    found = operate.all_statuses(arguments.address)
+    for status in found:
+        if arguments.json:
+            print_json(status)
+        elif "phase" in status:
+            print(f"{status['name']} at {status['url']}: {summary_of(status)}")
+        else:
+            print(status["last_error"])
+    if not found:
+        print("no application runs, as far as is known here", file=sys.stderr)
     return 0
 
 

@@ -43,7 +43,12 @@ def _validate(arguments: argparse.Namespace) -> int:
     errors = sum(problem.severity == "error" for problem in problems)
     if not arguments.json:
         warnings = len(problems) - errors
-        print(f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}")
+        module = reading.module
+        lacks = not errors and module is not None and not module.endpoints and not module.functions
+        print(
+            f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
+            + ("; no endpoint and no Python functions: 'run' needs a TARGET besides" if lacks else "")
+        )
     return 2 if errors else 0
 
 

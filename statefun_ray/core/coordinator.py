@@ -168,6 +168,8 @@ class Coordinator:
         self._call_id = 0
         self._effects: list[CoordinatorEffect] = []
         self.last_error = ""
+        self.has_run = False
+        """Whether a generation has begun to process since this process began."""
 
     def new_log(self) -> CommitLog:
         """Return the commit log as this coordinator would write it, not opened."""
@@ -343,6 +345,7 @@ class Coordinator:
         if self.phase != "loading" or not all(view.is_ready for view in self._workers.values()):
             return
         self._enter("running")
+        self.has_run = True
         self._last_cut_ms = self._now_ms
         self._broadcast(Start(self.generation))
         self._report("info", f"generation {self.generation} runs with {self.config.worker_count} workers")

@@ -19,10 +19,11 @@ import pytest
 
 from statefun_ray.api import open_checkpoint
 from statefun_ray.cli import main
-from statefun_ray.cluster import launch
+from statefun_ray.cluster import launch, registry
 from statefun_ray.io.client import HttpClient
 from tests.cluster.application import leftovers
 from tests.cluster.head import Head
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
@@ -123,11 +124,12 @@ def test_run_status_stop_and_run_again(head: Head) -> None:
         url = run.wait_for(r"my-app is ready: (http://127.0.0.1:\d+)")[1]
         assert ask(url, "example/greeter", "ada", "hi") == "visit 1"
 
-        shown, plain, again, other = commands(
+        shown, plain, again, other, listed = commands(
             ("status", "my-app", "--json"),
             ("status", "my-app"),
             ("run", target, "--http", "127.0.0.1:0", "--address", head.address),
             ("status", "no-app", "--address", head.address),
+            ("status",),
         )
         status: dict[str, Any] = json.loads(shown.stdout)
         assert status["phase"] == "running"
@@ -147,6 +149,7 @@ def test_run_status_stop_and_run_again(head: Head) -> None:
         assert "runs already" in again.stderr
         assert other.returncode == 1
         assert "running: my-app" in other.stderr
+        assert listed.stdout.startswith(f"my-app at {url}: running, generation 1")
 
         stopped = command("stop", "my-app")
         assert stopped.returncode == 0
@@ -228,6 +231,56 @@ def test_functions_that_lost_a_state_are_refused_with_the_difference(head: Head,
     (folder / "my_app.py").write_text(APP.replace("visits", "calls"))
     with running("my_app:functions", address=head.address) as run:
         assert run.process.wait(60) == 1
-        assert "state 'visits' of example/greeter is gone" in run.said
-        assert "Traceback" not in run.said
+        assert "my-app did not start: the functions differ" in run.said
+        assert "state 'visits' of example/greeter is gone" in run.said.rpartition("did not start")[2]
+        assert "trying again" not in run.said
+        for noise in ("Traceback", "Deprecat", "did not answer to counts", "\x1b"):
+            assert noise not in run.said
     assert leftovers() == []
+
+
+WAITS = """
+kind: io.statefun.kafka.v1/egress
+spec:
+  id: example/out
+  address: 127.0.0.1:{port}
+  deliverySemantic: {{type: exactly-once, transactionTimeout: 1min}}
+"""
+
+
+@pytest.mark.parametrize("how", ["stop", signal.SIGTERM, signal.SIGINT])
+def test_a_start_that_waits_for_a_broker_is_seen_and_can_be_stopped(
+    head: Head, folder: Path, how: str | signal.Signals
+) -> None:
+    (folder / "waits.yaml").write_text(WAITS.format(port=free_port()))
+    with running("my_app:functions", "--module", "waits.yaml", address=head.address) as run:
+        run.wait_for("generation 1 takes")
+        if isinstance(how, str):
+            shown = command("status", "my-app")
+            assert "generation 1, no snapshot yet" in shown.stdout, shown
+            assert command(how, "my-app").stdout == "my-app has ended without a final snapshot\n"
+            assert run.process.wait(30) == 0
+        else:
+            assert run.interrupt(how) == 0
+        assert "stopped while starting; nothing was lost, the next start goes on" in run.said
+        for noise in ("Traceback", "***", "%3|"):
+            assert noise not in run.said
+    assert leftovers() == []
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("moment", ["starting a local Ray", "generation 1 begins"])
+def test_a_signal_to_a_local_ray_that_starts_ends_all_of_it(moment: str) -> None:
+    with running("my_app:functions", address="local") as run:
+        run.wait_for(moment)
+        assert run.interrupt(signal.SIGTERM) == 0
+        assert "stopped while starting" in run.said
+        assert "Traceback" not in run.said
+
+
+def test_a_note_on_an_application_that_has_ended_elsewhere_is_forgotten(head: Head) -> None:
+    registry.write_note(registry.Note("gone", head.address, 1, False, "http://127.0.0.1:1", "file:///x"))
+    said = command("status", "gone").stderr
+    assert "no application named 'gone' runs" in said
+    assert "running: none" in said
+    assert registry.read_note("gone") is None

@@ -10,7 +10,6 @@ written or not; rows below have been confirmed, and rows above are new.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,8 +19,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from statefun_ray.io.egress import SinkUnavailable
-
-logger = logging.getLogger(__name__)
+from statefun_ray.io.kafka.log import client_logger
 
 REGISTER_TOPIC: Final = "statefun-ray.registers"
 """Its partitions are numbered like egress shards; nothing is ever written to it but offsets."""
@@ -71,7 +69,7 @@ class Registers:
             SinkUnavailable: it does not, or is too small.
             KafkaException: the broker does not answer.
         """
-        admin = AdminClient(self._connection)
+        admin = AdminClient(self._connection, logger=client_logger)
         existing = admin.list_topics(timeout=BROKER_S).topics.get(REGISTER_TOPIC)
         if existing is not None:
             if len(existing.partitions) < self._shard_count:
@@ -124,7 +122,7 @@ class Registers:
                     "enable.auto.commit": False,
                     "isolation.level": "read_committed",
                 },
-                logger=logger,
+                logger=client_logger,
             )
         return self._reader
 

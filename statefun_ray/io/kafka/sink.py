@@ -27,6 +27,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from statefun_ray.core.outbox import EgressRow
 from statefun_ray.io.egress import ShardRows, SinkRefused, SinkUnavailable
+from statefun_ray.io.kafka.log import client_logger
 from statefun_ray.io.kafka.properties import ON_LOST_REGISTERS, make_client
 from statefun_ray.io.kafka.records import read_record
 from statefun_ray.io.kafka.registers import (
@@ -496,7 +497,7 @@ def make_producer(properties: Mapping[str, Any]) -> Producer:
     Raises:
         KafkaException: librdkafka does not take them.
     """
-    return Producer({"partitioner": PARTITIONER, **properties}, logger=logger)
+    return Producer({"partitioner": PARTITIONER, **properties}, logger=client_logger)
 
 
 def _put(

@@ -36,6 +36,7 @@ from confluent_kafka import Message as Record
 from statefun_ray.core.dead_letters import Rejected
 from statefun_ray.core.message import Message
 from statefun_ray.core.splits import Splits, belongs_to, split_name
+from statefun_ray.io.kafka.log import client_logger
 from statefun_ray.io.kafka.properties import Finding, discovery_s, make_client
 from statefun_ray.module.model import KafkaIngress, KafkaTopic
 from statefun_sdk.kafka import RECORD_TYPENAME, Header, KafkaRecord, TimestampType, encode_record
@@ -400,7 +401,7 @@ def open_consumer(
         "error_cb": on_error,
     }
     return make_client(
-        lambda properties: Consumer(properties, logger=logger),
+        lambda properties: Consumer(properties, logger=client_logger),
         ingress.properties,
         f"kafka ingress {ingress.id}",
         ours,

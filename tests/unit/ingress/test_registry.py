@@ -94,5 +94,9 @@ def test_a_namespace_may_hold_any_function() -> None:
     assert found.typename == "remote/anything"
     assert registry.target("remote/anything") is found
     for unknown in ("remote/", "remote/a/b", "remotes/a", "shop/card"):
-        with pytest.raises(RequestRefused, match="any name in remote"):
+        with pytest.raises(
+            RequestRefused, match=r"(did you mean|there are) shop/cart.*; all of remote/\* is served too"
+        ):
             registry.target(unknown)
+    with pytest.raises(RequestRefused, match=r"; only remote/\* is served$"):
+        Registry([], namespaces=["remote"]).target("shop/cart")

@@ -77,6 +77,7 @@ def test_a_wrong_command_exits_with_2(argv: list[str]) -> None:
         (["examples.greeter.main:functions", "--worker-cpus", "0"], "more than 0"),
         (["examples.greeter.main:functions", "--standbys", "-1"], "0 to 128"),
         (["examples.greeter.main:functions", "--name", "A B"], "lower-case letters"),
+        (["examples.greeter.main:functions", "--name", "running"], "is used for something else"),
         (["examples.greeter.main:functions", "--storage", "ftp://x"], "s3://bucket/prefix"),
         (["examples.greeter.main:functions", "--sink", "x"], "NAMESPACE/NAME=URI"),
         (["examples.greeter.main:functions", "--http-limit", "bodyBytesMax"], "NAME=BYTES"),
@@ -115,9 +116,10 @@ def test_a_stop_that_takes_long_says_what_it_waits_for(
 
     said_so_far = [""]
     monkeypatch.setattr(operate, "stop", stop)
+    monkeypatch.setattr(operate, "waited_for", lambda name: f"the final snapshot of {name} is waited for")
     monkeypatch.setattr(applications, "STOP_SILENT_S", 0.05)
     assert said(capsys, "stop", "shop") == "shop has ended with snapshot 7\n"
-    assert "shop has not ended yet" in said_so_far[-1]
+    assert "shop has not ended yet: the final snapshot of shop is waited for" in said_so_far[-1]
     assert "--now waits for nothing" in said_so_far[-1]
 
 

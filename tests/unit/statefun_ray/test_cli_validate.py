@@ -32,7 +32,7 @@ def test_warnings_alone_exit_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "sound.yaml"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "sound.yaml:3: spec.prot: warning: found the unknown key 'prot'; it is ignored; did you mean 'port'?",
-        "0 errors, 1 warning",
+        "0 errors, 1 warning; no endpoint and no Python functions: 'run' needs a TARGET besides",
     ]
 
 

@@ -23,6 +23,7 @@ EXAMPLES: list[StateFunError] = [
     errors.NameTaken("shop", "here"),
     errors.UnknownApplication("shop", ("other",), "there"),
     errors.StartFailed("shop", "no"),
+    errors.StartStopped("shop"),
     errors.ApplicationFailed("shop", "no"),
 ]
 
