@@ -87,7 +87,9 @@ class Functions:
             return self.lanes[INLINE]
         lane = self.lanes.get(spec.name)
         if lane is None:
-            lane = Lane(spec.name, spec.limit, batch_max=self._batch_max, waiting_max=spec.waiting_max)
+            # Who lets more messages of an address wait wants them to be run together.
+            batch_max = max(self._batch_max, spec.waiting_max)
+            lane = Lane(spec.name, spec.limit, batch_max=batch_max, waiting_max=spec.waiting_max)
             self.lanes[spec.name] = lane
         self._lane_by_type[function_type] = lane
         tables, refreshed = self._remote.bind(function_type)

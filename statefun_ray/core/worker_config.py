@@ -32,7 +32,7 @@ class WorkerConfig:
     invocations_max: int = 1_024
     """Awaiting invocations of embedded functions in flight: bounds coroutines."""
     batch_max: int = BATCH_MESSAGES_MAX
-    """Waiting messages given to one awaiting or remote invocation."""
+    """Waiting messages given to one awaiting or remote invocation, unless its endpoint lets more wait."""
     invocation_timeout_ms: int = 600_000
     """An awaiting invocation that takes longer has failed: it holds its address and one of the above."""
     retry_deadline_ms: int = 3_600_000
