@@ -31,6 +31,7 @@ registry that every machine of ours reaches. Debian has what else they take: ope
 protobuf-compiler, libprotobuf-java and libgoogle-gson-java; golang-go and golang-google-protobuf-dev."""
 
 JAVA_LIBRARIES = Path("/usr/share/java/protobuf.jar"), Path("/usr/share/java/gson.jar")
+JAVA_SERVING = Path(__file__).parent / "services" / "java" / "Serving.java"
 GO_LIBRARIES = Path("/usr/share/gocode/src/google.golang.org/protobuf")
 
 INSTALL_S = 240
@@ -95,7 +96,7 @@ def java_with(service: Path) -> list[str]:
     sdk = source / "statefun-sdk-java/src/main/java"
     protobuf = source / "statefun-shaded/statefun-protobuf-shaded/src/main/java" / shaded
     protos = source / "statefun-sdk-protos/src/main/protobuf"
-    folder = _folder("java", str(source), service.read_text())
+    folder = _folder("java", str(source), service.read_text(), JAVA_SERVING.read_text())
     with _made_once(folder) as is_made:
         if not is_made:
             for root in (sdk, protobuf):
@@ -107,7 +108,7 @@ def java_with(service: Path) -> list[str]:
             _run(["protoc", f"-I{protos}", f"--java_out={folder / 'source'}", *generated])
             sources = [str(file) for file in (folder / "source").rglob("*.java")]
             classes = ["-d", str(folder / "classes"), "-cp", libraries]
-            _run(["javac", "-nowarn", *classes, *sources, str(service)])
+            _run(["javac", "-nowarn", *classes, *sources, str(JAVA_SERVING), str(service)])
     return ["java", "-cp", f"{folder / 'classes'}:{libraries}", service.stem]
 
 

@@ -50,11 +50,10 @@ def check_head(
         ServiceUnavailable: the service cannot answer now.
         BadAnswer: it has answered something else.
     """
-    if status in UNAVAILABLE:
-        text = f"{url} answered {status}{excerpt(body)}"
-        raise ServiceUnavailable(text, True, retry_after_ms(retry_after, now))
     if not 200 <= status <= 299:
         text = f"{url} answered {status}{excerpt(body)}"
+        if status in UNAVAILABLE:
+            raise ServiceUnavailable(text, True, retry_after_ms(retry_after, now))
         raise BadAnswer(text, status < 500 and status not in REPEATED)
     if is_case_sensitive:
         is_right = content_type.strip() == CONTENT_TYPE

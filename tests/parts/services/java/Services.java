@@ -1,14 +1,11 @@
-// Functions on the official Java SDK, served by the JDK's own HTTP server.
-import com.sun.net.httpserver.HttpExchange;
+// Functions on the official Java SDK.
 import com.sun.net.httpserver.HttpServer;
 import java.io.IOException;
-import java.net.InetSocketAddress;
 import java.time.Duration;
 import java.util.Arrays;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Executor;
-import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
 import org.apache.flink.statefun.sdk.java.Address;
 import org.apache.flink.statefun.sdk.java.Context;
@@ -17,13 +14,10 @@ import org.apache.flink.statefun.sdk.java.StatefulFunctionSpec;
 import org.apache.flink.statefun.sdk.java.StatefulFunctions;
 import org.apache.flink.statefun.sdk.java.TypeName;
 import org.apache.flink.statefun.sdk.java.ValueSpec;
-import org.apache.flink.statefun.sdk.java.handler.RequestReplyHandler;
 import org.apache.flink.statefun.sdk.java.io.KafkaEgressMessage;
 import org.apache.flink.statefun.sdk.java.message.EgressMessageBuilder;
 import org.apache.flink.statefun.sdk.java.message.Message;
 import org.apache.flink.statefun.sdk.java.message.MessageBuilder;
-import org.apache.flink.statefun.sdk.java.slice.Slice;
-import org.apache.flink.statefun.sdk.java.slice.Slices;
 
 public final class Services {
   private static final TypeName COUNTER = type("lab/counter");
@@ -62,11 +56,10 @@ public final class Services {
     bind(functions, "lab/keep", Services::keep, WRITTEN, CALLED);
     bindAsync(functions, "lab/echo", Services::echo);
 
-    HttpServer server = HttpServer.create(new InetSocketAddress("127.0.0.1", Integer.parseInt(args[0])), 1024);
-    server.setExecutor(Executors.newFixedThreadPool(8));
-    serve(server, "/statefun", functions);
+    HttpServer server = Serving.at(args[0]);
+    Serving.serve(server, "/statefun", functions);
     for (String version : VERSIONS) {
-      serve(server, "/statefun/" + version, versioned(version));
+      Serving.serve(server, "/statefun/" + version, versioned(version));
     }
     server.start();
   }
@@ -231,39 +224,5 @@ public final class Services {
       StatefulFunctions functions, String name, StatefulFunction function, ValueSpec<?>... specs) {
     functions.withStatefulFunction(
         StatefulFunctionSpec.builder(type(name)).withValueSpecs(specs).withSupplier(() -> function).build());
-  }
-
-  private static void serve(HttpServer server, String path, StatefulFunctions functions) {
-    RequestReplyHandler handler = functions.requestReplyHandler();
-    server.createContext(
-        path,
-        exchange -> {
-          if (!exchange.getRequestURI().getPath().equals(path)) {
-            answer(exchange, 404, new byte[0]);
-            return;
-          }
-          Slice request = Slices.wrap(exchange.getRequestBody().readAllBytes());
-          handler
-              .handle(request)
-              .whenComplete(
-                  (result, error) -> {
-                    if (error == null) {
-                      exchange.getResponseHeaders().set("Content-Type", "application/octet-stream");
-                    }
-                    answer(exchange, error == null ? 200 : 500, error == null ? result.toByteArray() : new byte[0]);
-                  });
-        });
-    server.createContext("/", exchange -> answer(exchange, 404, new byte[0]));
-  }
-
-  private static void answer(HttpExchange exchange, int status, byte[] body) {
-    try (exchange) {
-      exchange.sendResponseHeaders(status, body.length == 0 ? -1 : body.length);
-      if (body.length > 0) {
-        exchange.getResponseBody().write(body);
-      }
-    } catch (IOException error) {
-      System.err.println("whoever asked is gone: " + error);
-    }
   }
 }

@@ -3,16 +3,13 @@ import com.google.gson.Gson;
 import com.google.gson.JsonArray;
 import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
-import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpServer;
 import java.io.IOException;
-import java.net.InetSocketAddress;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Executor;
-import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
 import org.apache.flink.statefun.sdk.java.Context;
 import org.apache.flink.statefun.sdk.java.StatefulFunction;
@@ -20,12 +17,9 @@ import org.apache.flink.statefun.sdk.java.StatefulFunctionSpec;
 import org.apache.flink.statefun.sdk.java.StatefulFunctions;
 import org.apache.flink.statefun.sdk.java.TypeName;
 import org.apache.flink.statefun.sdk.java.ValueSpec;
-import org.apache.flink.statefun.sdk.java.handler.RequestReplyHandler;
 import org.apache.flink.statefun.sdk.java.message.EgressMessageBuilder;
 import org.apache.flink.statefun.sdk.java.message.Message;
 import org.apache.flink.statefun.sdk.java.message.MessageBuilder;
-import org.apache.flink.statefun.sdk.java.slice.Slice;
-import org.apache.flink.statefun.sdk.java.slice.Slices;
 import org.apache.flink.statefun.sdk.java.types.SimpleType;
 import org.apache.flink.statefun.sdk.java.types.Type;
 
@@ -45,10 +39,8 @@ public final class Interpreter implements StatefulFunction {
   public static void main(String[] args) throws IOException {
     StatefulFunctionSpec spec =
         StatefulFunctionSpec.builder(FUNCTION).withValueSpec(STATE).withSupplier(Interpreter::new).build();
-    RequestReplyHandler handler = new StatefulFunctions().withStatefulFunction(spec).requestReplyHandler();
-    HttpServer server = HttpServer.create(new InetSocketAddress("127.0.0.1", Integer.parseInt(args[0])), 1024);
-    server.setExecutor(Executors.newFixedThreadPool(8));
-    server.createContext("/statefun", exchange -> handle(handler, exchange));
+    HttpServer server = Serving.at(args[0]);
+    Serving.serve(server, "/statefun", new StatefulFunctions().withStatefulFunction(spec));
     server.start();
   }
 
@@ -145,29 +137,5 @@ public final class Interpreter implements StatefulFunction {
         name(name),
         value -> new Gson().toJson(value).getBytes(StandardCharsets.UTF_8),
         bytes -> new Gson().fromJson(new String(bytes, StandardCharsets.UTF_8), type));
-  }
-
-  private static void handle(RequestReplyHandler handler, HttpExchange exchange) throws IOException {
-    Slice request = Slices.wrap(exchange.getRequestBody().readAllBytes());
-    handler
-        .handle(request)
-        .whenComplete(
-            (result, error) -> {
-              if (error == null) {
-                exchange.getResponseHeaders().set("Content-Type", "application/octet-stream");
-              }
-              answer(exchange, error == null ? 200 : 500, error == null ? result.toByteArray() : new byte[0]);
-            });
-  }
-
-  private static void answer(HttpExchange exchange, int status, byte[] body) {
-    try (exchange) {
-      exchange.sendResponseHeaders(status, body.length == 0 ? -1 : body.length);
-      if (body.length > 0) {
-        exchange.getResponseBody().write(body);
-      }
-    } catch (IOException error) {
-      System.err.println("whoever asked is gone: " + error);
-    }
   }
 }
